@@ -1,0 +1,100 @@
+/* generate.h - what /v1/chat/completions and /v1/completions come down to: one struct, checked.
+ *
+ * Pure: JSON in, struct out; no threads, no sockets, no model. Memory comes from the caller's
+ * arena; texts point into the parsed JSON tree, which must live as long. Every refusal names its
+ * field. Known fields that are not honoured are refused by name; unknown ones are counted. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+#include "host/base/arena.h"
+#include "host/base/err.h"
+#include "host/base/json.h"
+#include "host/backend/sampler.h"
+
+enum {
+    API_PROMPTS_MAX = 1024,    /* prompts of one completions request */
+    API_N_MAX = 128,           /* n: SEQS_PER_REQUEST_MAX */
+    API_STOPS_MAX = 64,        /* stop strings */
+    API_STOP_BYTES_MAX = 4096, /* bytes of one */
+    API_STOP_TOKENS_MAX = 256,
+    API_BIASES_MAX = 16384,
+    API_TOP_MAX = SAMPLE_TOP_MAX,
+};
+
+/* What the model and the server say about themselves; the parser checks against it. */
+struct api_model {
+    const char *id;           /* the alias that replies carry */
+    const char *const *names; /* [n_names] accepted in "model"; the alias is one of them */
+    int32_t n_names;
+    int32_t vocab, ctx;
+    int64_t created_s;
+    /* Sampling defaults (generation_config.json or neutral). */
+    float temperature, top_p, min_p, typical_p, repetition_penalty;
+    int32_t top_k;
+    int32_t max_tokens; /* default of chat; 0: up to the context */
+    /* "" when there is one; else why text endpoints answer 400. */
+    const char *no_tokenizer, *no_chat;
+};
+
+enum api_kind { API_CHAT, API_COMPLETION };
+
+/* A prompt of /v1/completions: text or ids. */
+struct api_prompt {
+    const char *text; /* NULL when ids */
+    size_t length;
+    int32_t *ids; /* [n_ids], checked against the vocabulary */
+    int32_t n_ids;
+};
+struct api_stop {
+    const char *text;
+    size_t length;
+};
+struct generate {
+    enum api_kind kind;
+    bool stream, include_usage, continuous_usage;
+    int32_t n;
+    int32_t max_tokens; /* -1: not given */
+    int32_t min_tokens;
+    bool ignore_eos, echo, return_token_ids, skip_special, include_stop;
+    bool add_special; /* completions: BOS in front of text prompts (default true); chat: false */
+    bool random_seed; /* no seed was given: the server draws one */
+    struct sample_params sampling; /* biases in the arena; n_top = logprobs wanted, -1 none */
+    struct api_stop *stops;
+    int32_t n_stops;
+    int32_t *stop_tokens;
+    int32_t n_stop_tokens;
+    struct api_prompt *prompts; /* completion: [n_prompts] >= 1 */
+    int32_t n_prompts;
+    /* chat: nodes of the tree, for chat_input */
+    const struct cJSON *messages, *tools, *documents, *variables;
+    bool add_generation_prompt, continue_final_message;
+    const char *cache_salt; /* NULL: none */
+    int32_t priority;
+    int32_t n_unknown; /* unknown fields ignored */
+};
+
+/* `root` is the parsed body. Model name is checked here: unknown -> ERR_NOT_FOUND, field "model".
+ */
+MUST_USE bool api_parse_chat(struct generate *out, struct cJSON *root,
+                             const struct api_model *model, struct arena *arena, struct err *err);
+MUST_USE bool api_parse_completion(struct generate *out, struct cJSON *root,
+                                   const struct api_model *model, struct arena *arena,
+                                   struct err *err);
+
+/* Shared by the parsers (fields.c). */
+MUST_USE bool api_fields_common(struct generate *out, const struct json_ref *root,
+                                const struct api_model *model, struct arena *arena,
+                                struct err *err);
+MUST_USE bool api_check_model(const struct json_ref *root, const struct api_model *model,
+                              struct err *err);
+/* min_tokens against max_tokens, once the default of the latter is in. */
+MUST_USE bool api_check_min_tokens(const struct generate *generate, struct err *err);
+/* An array of token ids below `vocab`, into the arena. */
+MUST_USE bool api_token_list(const struct json_ref *array, int32_t vocab, int32_t n_max,
+                             struct arena *arena, int32_t **ids, int32_t *n, struct err *err);
+/* Check messages and turn lists of text parts into one string each (in the tree). */
+MUST_USE bool api_check_messages(const struct json_ref *messages, struct err *err);
+/* tools, documents, chat_template_kwargs, add_generation_prompt, continue_final_message. */
+MUST_USE bool api_template_fields(struct generate *out, const struct json_ref *root,
+                                  struct err *err);

@@ -1,0 +1,78 @@
+/* reply.h - finished JSON and SSE text of generations. A streamed reply and a collected one are
+ * made of the same pieces, so they cannot differ.
+ *
+ * Shapes: OpenAI chat.completion(.chunk) and text_completion; vLLM's token_ids and
+ * prompt_token_ids with return_token_ids. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "api/generate.h"
+#include "host/base/buf.h"
+
+struct reply_head {
+    enum api_kind kind;
+    const char *id; /* "chatcmpl-..." or "cmpl-..." */
+    const char *model;
+    int64_t created_s;
+    bool logprobs, return_token_ids;
+};
+struct reply_top {
+    const char *bytes;
+    size_t length;
+    float logprob;
+};
+/* One token with what is said of it. */
+struct reply_token {
+    int32_t id;
+    const char *bytes; /* its own bytes, perhaps not UTF-8 */
+    size_t length;
+    float logprob;
+    bool prompt;                  /* of an echoed prompt: not among token_ids */
+    bool no_logprob;              /* null: the first token of a prompt */
+    const struct reply_top *tops; /* [n_tops], likeliest first; at most API_TOP_MAX */
+    int32_t n_tops;
+    int64_t text_offset; /* completions: characters (code points) of text before it */
+};
+/* What became certain for one choice. */
+struct reply_piece {
+    int32_t index;
+    const char *text;
+    size_t length;
+    const struct reply_token *tokens; /* [n_tokens]: for logprobs and token_ids */
+    int32_t n_tokens;
+    const char *finish_reason;    /* "stop", "length", NULL: not yet */
+    const char *stop_reason_text; /* vLLM's stop_reason: the stop string, or NULL */
+    int32_t stop_reason_token;    /* or the stop token id, -1: none */
+    bool first;                   /* chat: this chunk carries the role */
+    const int32_t *prompt_ids;    /* with return_token_ids, first piece of a choice; or NULL */
+    int32_t n_prompt_ids;
+};
+struct reply_usage {
+    int64_t prompt_tokens, completion_tokens, cached_tokens;
+};
+struct reply_timings {
+    int64_t cache_n, prompt_n, predicted_n;
+    double prompt_ms, predicted_ms;
+};
+
+/* One SSE event `data: {...}\n\n` of one piece. `usage` NULL unless continuous_usage_stats. */
+void reply_chunk(struct buf *out, const struct reply_head *head, const struct reply_piece *piece,
+                 const struct reply_usage *usage);
+/* The last chunk with empty choices and usage (stream_options.include_usage). */
+void reply_usage_chunk(struct buf *out, const struct reply_head *head,
+                       const struct reply_usage *usage);
+void reply_done(struct buf *out); /* data: [DONE] */
+/* An error inside a stream that has begun: one event with the error body. */
+void reply_error_chunk(struct buf *out, const struct err *err);
+
+/* The collected form: begin, then each choice whole, then end. */
+void reply_begin(struct buf *out, const struct reply_head *head);
+void reply_choice(struct buf *out, const struct reply_head *head, const struct reply_piece *whole,
+                  bool is_first_choice);
+/* Chat with return_token_ids: prompt ids at the top level (NULL otherwise). */
+void reply_end(struct buf *out, const struct reply_head *head, const struct reply_usage *usage,
+               const struct reply_timings *timings, const int32_t *prompt_ids,
+               int32_t n_prompt_ids);
+
+/* Code points in UTF-8 text: for text_offset. */
+int64_t reply_characters(const char *text, size_t length);

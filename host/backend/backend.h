@@ -1,0 +1,188 @@
+/* backend.h - the one seam: what a device can do (DESIGN 4).
+ *
+ * One op is one stage of a layer and takes one descriptor struct; optional fields are the fusions.
+ * The CPU backend composes them from small plain functions; CUDA picks the fused kernel. Nothing
+ * above the seam knows which.
+ *
+ * Ops return nothing. Wrong arguments are bugs (CHECK). A device failure is kept in the backend
+ * (the first wins, with the op's name); after it every op is a no-op until finish() reports it. Ops
+ * of one backend are called from one thread at a time.
+ *
+ * Bits do not depend on company (CPU, both arithmetics): the value of a row depends on that row's
+ * inputs and its sequence's K/V alone -
+ *   - an activation's quantization scale depends on its (row, group) only;
+ *   - attention reads K and V back from pages, the current chunk's too; its softmax and P.V run
+ * over absolute pages in ascending order, alike for one row and many;
+ *   - the sum over inputs has one order in the single-row and the tile kernels and is never split
+ *     over threads;
+ *   - expert sums go in slot order.
+ * So logits are equal, bit for bit, for every chunking, with or without a prefix hit, alone or
+ * among others, for any number of threads. On CUDA: the same run gives the same bits. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+#include "host/base/err.h"
+#include "host/backend/view.h"
+#include "host/backend/batch.h"
+#include "host/backend/layout.h"
+#include "host/backend/sampler.h"
+
+/* ---- weights ----------------------------------------------------------------------------------
+ */
+
+enum { WEIGHT_PARTS_MAX = 3 };
+
+struct weight_part {
+    struct layout_shape shape; /* n_out, n_in, layout, bits, group */
+    enum dtype dtype;          /* LAYOUT_ROWS: F32, F16 or BF16 */
+    const void *data;  /* backend memory, or the mapped file where the backend reads host memory */
+    size_t bytes;      /* what one pass over the part reads */
+    const float *bias; /* [n_out] F32, or NULL */
+    const int32_t *order; /* [n_in] activation order: input i reads x column order[i]; or NULL */
+};
+/* A linear layer: parts are stacked along the outputs (q, k, v; gate, up) and share their input. */
+struct weight {
+    const char *name; /* for messages and taps: "layers.3.qkv" */
+    int32_t n_out, n_in, n_parts;
+    struct weight_part parts[WEIGHT_PARTS_MAX];
+};
+
+enum norm_kind { NORM_RMS, NORM_LAYER };
+struct norm {
+    enum norm_kind kind;
+    const float *gain; /* [n], never NULL */
+    const float *bias; /* [n] or NULL */
+    int32_t n;
+    float epsilon;
+};
+
+/* Rotary embedding, half-split pairs (i, i + rotary_dim / 2) of the first rotary_dim features:
+ * angle = position * inv_freq[i]; cos and sin are multiplied by `scale` (yarn, longrope). */
+struct rope {
+    const float *inv_freq; /* [rotary_dim / 2], backend memory */
+    int32_t rotary_dim;
+    float scale;
+    bool interleaved; /* pairs (2i, 2i + 1) instead */
+};
+
+/* With a kv_store the product is [q | k | v]: q goes to y, k and v to the pages. */
+struct kv_store {
+    const struct kv_cache *kv;
+    int32_t group, layer;               /* layer: index inside the group */
+    int32_t n_heads;                    /* query heads; KV heads and head_dim are in kv */
+    const struct norm *q_norm, *k_norm; /* per head over head_dim, before rope; or NULL */
+    const struct rope *rope;            /* NULL: no rotation in this layer */
+};
+
+enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_GATE };
+enum gate { GATE_SILU, GATE_GELU, GATE_GELU_TANH, GATE_RELU2 };
+
+/* ---- ops --------------------------------------------------------------------------------------
+ */
+
+/* y[r] = table row tokens[r] * scale */
+struct embed_op {
+    struct view y;              /* [n_rows][n_in of the table] */
+    const struct weight *table; /* [vocab][hidden], one part, any layout */
+    const struct batch *batch;
+    float scale;
+};
+/* y (=|+=) epilogue(post(W . pre(x) + bias) * scale) */
+struct linear_op {
+    struct view
+        y; /* [n_rows][n_out]; GATE: [n_rows][n_out / 2]; store: [n_rows][n_heads * head_dim] */
+    struct view x; /* [n_rows][n_in] */
+    const struct weight *w;
+    const struct norm *pre, *post; /* NULL, or a norm of x / of the product */
+    const struct kv_store *store;  /* NULL, or for q/k/v */
+    const struct batch *batch;     /* needed with store */
+    enum epilogue epilogue; /* GATE: act(first half) * second half, gate rows before up rows */
+    enum gate gate;
+    float scale; /* 1 for none */
+};
+/* y = softmax(q . K^T * scale) . V over each row's own sequence, causal, inside the window. */
+struct attend_op {
+    struct view y, q; /* [n_rows][n_heads * head_dim] */
+    const struct kv_cache *kv;
+    const struct batch *batch;
+    int32_t group, layer, n_heads;
+    float scale;
+    float soft_cap;     /* cap * tanh(s / cap); 0: off */
+    const float *sinks; /* [n_heads] logit of a virtual key with value 0; or NULL */
+};
+/* logits[i] = cap(scale * head . norm(x[batch->logit_rows[i]])) */
+struct logits_op {
+    struct view logits; /* [n_logit_rows][vocab] F32 */
+    struct view x;
+    const struct weight *head;
+    const struct norm *norm;
+    const struct batch *batch;
+    float scale, soft_cap; /* 1, 0: off */
+};
+/* outs[i] of rows[i]; rows and outs are host memory; outs are valid after finish. */
+struct sample_op {
+    struct view logits;            /* F32 [n][vocab] */
+    const struct sample_row *rows; /* [n_rows] */
+    struct sample_out *outs;       /* [n_rows] */
+    int32_t n_rows;
+};
+
+enum region { REGION_WEIGHTS, REGION_KV, REGION_ACTIVATIONS, REGION_COUNT };
+
+/* The largest shapes that will ever be asked for: scratch is taken once. */
+struct backend_limits {
+    int32_t rows_max; /* rows of a step */
+    int32_t logit_rows_max;
+    int32_t cols_max; /* widest input or product */
+    int32_t vocab;
+    int32_t n_heads, head_dim, ctx;
+};
+
+struct backend;
+struct backend_ops {
+    /* Memory of the backend, zeroed, 64-byte aligned, until close. ERR_MEMORY with the bytes asked
+     * for and what there is. */
+    bool (*reserve)(struct backend *be, enum region region, size_t bytes, void **memory,
+                    struct err *err);
+    /* Scratch for these shapes; once, before the first op. */
+    bool (*prepare)(struct backend *be, const struct backend_limits *limits, struct err *err);
+    void (*upload)(struct backend *be, void *to, const void *from, size_t bytes);
+    void (*download)(struct backend *be, void *to, const void *from, size_t bytes);
+    void (*embed)(struct backend *be, const struct embed_op *op);
+    void (*linear)(struct backend *be, const struct linear_op *op);
+    void (*attend)(struct backend *be, const struct attend_op *op);
+    void (*logits)(struct backend *be, const struct logits_op *op);
+    void (*sample)(struct backend *be, const struct sample_op *op);
+    /* Wait for everything; false with the first failure since open (it stays: the device is lost).
+     */
+    bool (*finish)(struct backend *be, struct err *err);
+    void (*close)(struct backend *be);
+};
+struct backend {
+    const struct backend_ops *ops;
+    const char *name;      /* "cpu avx512-vnni, 2 threads, int8 activations" */
+    bool host_memory;      /* ops read host pointers: weights may stay in the mapped file */
+    bool exact;            /* fp32 activations and KV, canonical weights */
+    enum dtype activation; /* of views between ops */
+    enum dtype kv_dtype;   /* default KV element */
+    struct pool *pool;     /* for loading in parallel (borrowed), or NULL */
+};
+/* The layout in which this backend wants a quantized matrix of these properties. */
+enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group);
+
+/* ---- the CPU backend --------------------------------------------------------------------------
+ */
+
+enum cpu_isa { CPU_ISA_AUTO, CPU_ISA_PORTABLE, CPU_ISA_AVX2, CPU_ISA_AVX512 };
+struct cpu_options {
+    int32_t n_threads; /* 0: one per usable CPU */
+    bool exact;        /* fp32 activations, fp32 KV: the oracle */
+    /* AUTO: the best that CPUID offers, the AMX tile unit included; tests ask for each. AVX512
+     * named is VNNI without AMX. */
+    enum cpu_isa isa;
+};
+MUST_USE bool cpu_backend_open(struct backend **be, const struct cpu_options *options,
+                               struct err *err);
+/* Whether this machine can run it. */
+bool cpu_isa_available(enum cpu_isa isa);

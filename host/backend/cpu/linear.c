@@ -1,0 +1,341 @@
+/* linear.c - y = W x on the CPU: who does what with which kernel.
+ *
+ * Decides: which parts share their quantized activations, and which output rows each thread takes
+ * (one contiguous range a part, so that weights stream once and in order; the inputs are never
+ * split). The arithmetic is in linear_<isa>.c. Called by the CPU backend, one thread at a time;
+ * allocates in linear_scratch_open only. */
+#include "host/backend/cpu/linear.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "host/backend/cpu/linear_kernels.h"
+#include "host/base/half.h"
+
+static_assert((int)LINEAR_CHUNK == (int)LAYOUT_CHUNK, "one chunk");
+static_assert((int)LINEAR_TILE_ROWS == (int)LAYOUT_TILE_ROWS, "one tile");
+
+/* Up to this many inputs in all the caller quantizes alone: handing rows to another thread costs
+ * 1-2 us, quantizing 2048 inputs 0.3 us. */
+enum { ALONE_INPUTS = 16384 };
+
+struct linear_scratch {
+    enum cpu_isa isa;
+    const struct linear_kernels *kernels;
+    int32_t n_threads, rows_max, n_in_max;
+    int64_t row_bytes_max; /* of a quantized row */
+    int32_t n_chunks_max;
+    uint8_t *lengths;    /* [n_chunks_max] inputs of each chunk, of the weight at work */
+    uint8_t *octs;       /* [n_chunks_max] */
+    int8_t *q;           /* [rows_max][row_bytes_max], as linear_quantized says */
+    float *scale;        /* [rows_max][n_chunks_max] */
+    int32_t *sum;        /* [rows_max][n_chunks_max] */
+    float *ordered;      /* [rows_max][n_in_max] inputs after the activation order */
+    uint8_t *threads;    /* [n_threads][thread_bytes] */
+    size_t thread_bytes; /* LINEAR_THREAD_BYTES, then LINEAR_WIDEN_ROWS * n_in_max floats */
+};
+
+static size_t pad64(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+/* n * size bytes at a 64-byte border; pages are not touched before they are used. */
+static void *take(size_t n, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 64)
+        return NULL;
+    return aligned_alloc(64, pad64(bytes ? bytes : 1));
+}
+
+static const struct linear_kernels *kernels_of(enum cpu_isa isa)
+{
+    switch (isa) {
+    case CPU_ISA_AVX512:
+        return &linear_avx512;
+    case CPU_ISA_AVX2:
+        return &linear_avx2;
+    default:
+        return &linear_portable;
+    }
+}
+
+bool linear_scratch_open(struct linear_scratch **scratch, enum cpu_isa isa, int32_t n_threads,
+                         int32_t rows_max, int32_t n_in_max, struct err *err)
+{
+    CHECK(n_threads > 0 && rows_max > 0 && n_in_max > 0 && n_in_max <= INT32_MAX / 4);
+    struct linear_scratch *s = calloc(1, sizeof *s);
+    *scratch = s;
+    if (!s)
+        goto fail;
+    s->isa = cpu_isa_resolve(isa);
+    s->kernels = kernels_of(s->isa);
+    s->n_threads = n_threads;
+    s->rows_max = rows_max;
+    s->n_in_max = n_in_max;
+    /* Groups of 9 inputs are padded to 16: never more than twice the inputs. */
+    s->row_bytes_max = 2 * (int64_t)n_in_max + LAYOUT_OCT;
+    s->n_chunks_max = n_in_max / LAYOUT_GROUP_MIN + 1;
+    const size_t rows = (size_t)rows_max, chunks = (size_t)s->n_chunks_max;
+    s->thread_bytes = pad64((size_t)LINEAR_THREAD_BYTES) +
+                      pad64((size_t)LINEAR_WIDEN_ROWS * (size_t)n_in_max * sizeof(float));
+    s->lengths = take(chunks, 1);
+    s->octs = take(chunks, 1);
+    s->q = take(rows * (size_t)s->row_bytes_max + LINEAR_OVERREAD_BYTES, 1);
+    s->scale = take(rows, chunks * sizeof *s->scale);
+    s->sum = take(rows, chunks * sizeof *s->sum);
+    s->ordered = take(rows, (size_t)n_in_max * sizeof *s->ordered);
+    s->threads = take((size_t)n_threads, s->thread_bytes);
+    if (!s->lengths || !s->octs || !s->q || !s->scale || !s->sum || !s->ordered || !s->threads)
+        goto fail;
+    (void)linear_scratch_set_amx(s, true);
+    return true;
+fail:
+    linear_scratch_close(s);
+    *scratch = NULL;
+    return err_set(err, ERR_MEMORY, "scratch for products of %d rows of %d inputs: out of memory",
+                   rows_max, n_in_max);
+}
+
+void linear_scratch_close(struct linear_scratch *s)
+{
+    if (!s)
+        return;
+    free(s->lengths);
+    free(s->octs);
+    free(s->q);
+    free(s->scale);
+    free(s->sum);
+    free(s->ordered);
+    free(s->threads);
+    free(s);
+}
+
+bool linear_scratch_set_amx(struct linear_scratch *s, bool on)
+{
+    on = on && s->isa == CPU_ISA_AVX512 && cpu_amx_available();
+    s->kernels = on ? &linear_amx : kernels_of(s->isa);
+    return on;
+}
+
+/* ---- activations ------------------------------------------------------------------------------
+ */
+
+static bool is_tiled(const struct weight_part *part)
+{
+    return part->shape.layout == LAYOUT_W4_C16 || part->shape.layout == LAYOUT_W8_C16;
+}
+/* Whether b may use the activations that were made for a. */
+static bool same_input(const struct weight_part *a, const struct weight_part *b)
+{
+    if (is_tiled(a) != is_tiled(b) || a->order != b->order)
+        return false;
+    return !is_tiled(a) || layout_chunk_key(&a->shape) == layout_chunk_key(&b->shape);
+}
+
+struct product {
+    struct linear_scratch *s;
+    const struct weight *w;
+    struct view x, y;
+    const struct weight_part *like; /* the part whose input form is at work */
+    bool now[WEIGHT_PARTS_MAX];     /* parts that share it */
+    struct linear_quantized quantized;
+};
+
+static float *ordered_row(const struct linear_scratch *s, int32_t row)
+{
+    return s->ordered + (int64_t)row * s->n_in_max;
+}
+
+static void quantize_row(const struct product *p, int32_t row, const float *x)
+{
+    const struct linear_scratch *s = p->s;
+    const struct linear_quantized *to = &p->quantized;
+    const int32_t block = row / LINEAR_BLOCK_ROWS, in_block = row % LINEAR_BLOCK_ROWS;
+    const int64_t at = linear_block_at(to, block);
+    s->kernels->quantize_row(x, s->lengths, to->n_chunks, linear_block_rows(to, block), in_block,
+                             s->q + (linear_block_q(to, block) - s->q), s->scale + at, s->sum + at);
+}
+
+/* Rows of x in the order and form that p->like wants, for this thread's share of rows. */
+static void prepare_rows(void *arg, int32_t part, int32_t n_parts)
+{
+    const struct product *p = arg;
+    struct linear_scratch *s = p->s;
+    int64_t from, to;
+    pool_share(p->x.n_rows, 1, part, n_parts, &from, &to);
+    for (int32_t r = (int32_t)from; r < to; r++) {
+        const float *x = view_row(p->x, r);
+        if (p->like->order) {
+            float *out = ordered_row(s, r);
+            for (int32_t i = 0; i < p->w->n_in; i++)
+                out[i] = x[p->like->order[i]];
+            x = out;
+        }
+        if (is_tiled(p->like))
+            quantize_row(p, r, x);
+    }
+}
+
+static void prepare_input(struct product *p, struct pool *pool)
+{
+    struct linear_scratch *s = p->s;
+    if (is_tiled(p->like)) {
+        struct layout_tiles t;
+        layout_tiles_of(&p->like->shape, &t);
+        CHECK(p->like->shape.group >= LAYOUT_GROUP_MIN || t.n_groups == 1);
+        CHECK(t.n_chunks <= s->n_chunks_max && (int64_t)t.n_octs * LAYOUT_OCT <= s->row_bytes_max);
+        p->quantized = (struct linear_quantized){ .q = s->q,
+                                                  .scale = s->scale,
+                                                  .sum = s->sum,
+                                                  .octs = s->octs,
+                                                  .row_bytes = t.n_octs * LAYOUT_OCT,
+                                                  .n_chunks = t.n_chunks,
+                                                  .n_rows = p->x.n_rows };
+        for (int32_t c = 0; c < t.n_chunks; c++) {
+            const int32_t n = layout_chunk_inputs(&p->like->shape, c);
+            s->lengths[c] = (uint8_t)n;
+            s->octs[c] = (uint8_t)((n + LAYOUT_OCT - 1) / LAYOUT_OCT);
+        }
+    } else if (!p->like->order) {
+        return;
+    }
+    if (p->x.n_rows == 1 || (int64_t)p->x.n_rows * p->w->n_in <= ALONE_INPUTS)
+        prepare_rows(p, 0, 1);
+    else
+        pool_run(pool, prepare_rows, p);
+}
+
+/* ---- products ---------------------------------------------------------------------------------
+ */
+
+static void run_tiles(const struct product *p, const struct weight_part *part, struct view y,
+                      int32_t thread, int32_t n_threads)
+{
+    const struct linear_scratch *s = p->s;
+    struct linear_tiles job = {
+        .packed = part->data,
+        .bits = part->shape.layout == LAYOUT_W4_C16 ? 4 : 8,
+        .zero = part->shape.symmetric ? 1 << (part->shape.bits - 1) : 0,
+        .n_out = part->shape.n_out,
+        .x = p->quantized,
+        .bias = part->bias,
+        .y = y.data,
+        .y_stride = y.row_stride,
+        .scratch = s->threads + (size_t)thread * s->thread_bytes,
+    };
+    layout_tiles_of(&part->shape, &job.at);
+    int64_t from, to;
+    pool_share(job.at.n_tiles, 1, thread, n_threads, &from, &to);
+    job.tile_from = (int32_t)from;
+    job.tile_to = (int32_t)to;
+    if (from < to)
+        s->kernels->tiles(&job);
+}
+
+static void run_rows(const struct product *p, const struct weight_part *part, struct view y,
+                     int32_t thread, int32_t n_threads)
+{
+    const struct linear_scratch *s = p->s;
+    struct linear_rows job = {
+        .w = part->data,
+        .dtype = part->dtype,
+        .n_in = part->shape.n_in,
+        .x = part->order ? s->ordered : p->x.data,
+        .x_stride = part->order ? s->n_in_max : p->x.row_stride,
+        .n_rows = p->x.n_rows,
+        .bias = part->bias,
+        .y = y.data,
+        .y_stride = y.row_stride,
+    };
+    int64_t from, to;
+    pool_share(part->shape.n_out, LINEAR_WIDEN_ROWS, thread, n_threads, &from, &to);
+    if (from == to)
+        return;
+    if (part->shape.layout == LAYOUT_ROWS) {
+        job.row_from = (int32_t)from;
+        job.row_to = (int32_t)to;
+        s->kernels->rows(&job);
+        return;
+    }
+    float *wide = (float *)(s->threads + (size_t)thread * s->thread_bytes +
+                            pad64((size_t)LINEAR_THREAD_BYTES));
+    job.w = (const uint8_t *)wide;
+    job.dtype = DTYPE_F32;
+    for (int32_t row = (int32_t)from; row < to; row += LINEAR_WIDEN_ROWS) {
+        job.row_to = to - row < LINEAR_WIDEN_ROWS ? (int32_t)to - row : LINEAR_WIDEN_ROWS;
+        for (int32_t i = 0; i < job.row_to; i++)
+            layout_row(&part->shape, part->data, row + i, wide + (size_t)i * (size_t)job.n_in);
+        job.bias = part->bias ? part->bias + row : NULL;
+        job.y = (float *)y.data + row;
+        s->kernels->rows(&job);
+    }
+}
+
+static void run_parts(void *arg, int32_t thread, int32_t n_threads)
+{
+    const struct product *p = arg;
+    struct view y = p->y;
+    for (int32_t i = 0; i < p->w->n_parts; i++) {
+        const struct weight_part *part = &p->w->parts[i];
+        if (p->now[i] && is_tiled(part))
+            run_tiles(p, part, y, thread, n_threads);
+        else if (p->now[i])
+            run_rows(p, part, y, thread, n_threads);
+        y.data = (float *)y.data + part->shape.n_out;
+    }
+}
+
+static void check_product(const struct linear_scratch *s, const struct weight *w, struct view x,
+                          struct view y)
+{
+    CHECK(x.dtype == DTYPE_F32 && y.dtype == DTYPE_F32);
+    CHECK(x.n_rows == y.n_rows && x.n_rows <= s->rows_max);
+    CHECK(x.n_cols == w->n_in && w->n_in <= s->n_in_max && y.n_cols == w->n_out);
+    CHECK(w->n_parts >= 1 && w->n_parts <= WEIGHT_PARTS_MAX);
+    int32_t n_out = 0;
+    for (int32_t i = 0; i < w->n_parts; i++) {
+        const struct weight_part *part = &w->parts[i];
+        CHECK(part->shape.n_in == w->n_in && part->data);
+        CHECK(part->shape.layout != LAYOUT_ROWS || part->dtype == DTYPE_F32 ||
+              part->dtype == DTYPE_F16 || part->dtype == DTYPE_BF16);
+        n_out += part->shape.n_out;
+    }
+    CHECK(n_out == w->n_out);
+}
+
+void linear_product(struct pool *pool, struct linear_scratch *s, const struct weight *w,
+                    struct view x, struct view y)
+{
+    check_product(s, w, x, y);
+    CHECK(pool_threads(pool) == s->n_threads);
+    if (x.n_rows == 0)
+        return;
+    struct product p = { .s = s, .w = w, .x = x, .y = y };
+    bool done[WEIGHT_PARTS_MAX] = { false };
+    for (int32_t i = 0; i < w->n_parts; i++) {
+        if (done[i])
+            continue;
+        p.like = &w->parts[i];
+        for (int32_t j = 0; j < w->n_parts; j++) {
+            p.now[j] = !done[j] && same_input(p.like, &w->parts[j]);
+            done[j] = done[j] || p.now[j];
+        }
+        prepare_input(&p, pool);
+        pool_run(pool, run_parts, &p);
+    }
+}
+
+void linear_weight_row(const struct weight_part *part, int32_t row, float *out)
+{
+    const struct layout_shape *shape = &part->shape;
+    CHECK(row >= 0 && row < shape->n_out);
+    if (shape->layout != LAYOUT_ROWS) {
+        layout_row(shape, part->data, row, out);
+        return;
+    }
+    const size_t n_in = (size_t)shape->n_in;
+    const uint8_t *from =
+        (const uint8_t *)part->data + (size_t)row * n_in * dtype_bytes(part->dtype);
+    half_widen(out, from, part->dtype, n_in);
+}

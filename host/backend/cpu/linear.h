@@ -1,0 +1,42 @@
+/* linear.h - y = W x on the CPU, for every resident weight layout (DESIGN 4, 5).
+ *
+ * Two arithmetics, chosen by the layout of each part:
+ *   LAYOUT_ROWS, LAYOUT_CODES      fp32 activations, fp32 FMA: 16 partial sums by input mod 16,
+ * each in ascending order, then one fixed tree of additions LAYOUT_W4_C16, LAYOUT_W8_C16
+ * activations quantized to int8 per (row, chunk) while running: chunk = min(group, 128) inputs of
+ * one weight group, q = round half to even(x * 127 / max|x|), scale = max|x| / 127; then per chunk
+ * an exact int32 dot, and acc = fma(dot, scale_x * scale_w, acc) over the chunks in ascending order
+ * The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads, or on
+ * the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
+ *
+ * Called by the CPU backend (one thread at a time; work is spread over the pool). */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "host/base/err.h"
+#include "host/base/pool.h"
+#include "host/backend/backend.h"
+#include "host/backend/view.h"
+#include "host/backend/cpu/isa.h"
+
+struct linear_scratch;
+/* Room for products of up to rows_max rows of n_in_max inputs, by n_threads threads with the
+ * kernels of `isa` (AUTO is resolved). ERR_MEMORY. Nothing is allocated later. */
+MUST_USE bool linear_scratch_open(struct linear_scratch **scratch, enum cpu_isa isa,
+                                  int32_t n_threads, int32_t rows_max, int32_t n_in_max,
+                                  struct err *err);
+void linear_scratch_close(struct linear_scratch *scratch); /* NULL is fine */
+
+/* y[r][0..w->n_out) = W . x[r] + bias for every row r of x. All parts of w, stacked along the
+ * outputs, each with its own layout, order and bias. x, y: F32, x.n_cols == w->n_in, y.n_cols ==
+ * w->n_out, same n_rows (0 is fine), not overlapping. x is quantized once for all parts that agree
+ * in group and order. pool must have the n_threads of scratch. */
+void linear_product(struct pool *pool, struct linear_scratch *scratch, const struct weight *w,
+                    struct view x, struct view y);
+
+/* out[n_in]: row `row` of a part as floats (embedding tables); any layout. order is not applied. */
+void linear_weight_row(const struct weight_part *part, int32_t row, float *out);
+
+/* Tile unit (AMX) on or off; on from the start where the machine has it. For tests and benches: the
+ * bits are the same either way. Returns what is now set. */
+bool linear_scratch_set_amx(struct linear_scratch *scratch, bool on);

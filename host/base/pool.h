@@ -1,0 +1,19 @@
+/* pool.h - a small pinned thread pool: the caller is worker 0. Parts are fixed by index, never
+ * stolen, so which thread did what cannot change a result. Waiters spin 50 us, then sleep. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "host/base/err.h"
+
+struct pool;
+/* n_threads >= 1 in all, the caller included; 0 = one per usable CPU (sched_getaffinity), at most
+ * 64. Pins workers 1.. to CPUs when there are enough. */
+MUST_USE bool pool_open(struct pool **pool, int32_t n_threads, struct err *err);
+void pool_close(struct pool *pool);
+int32_t pool_threads(const struct pool *pool);
+/* Run fn(arg, part, n_parts) for part 0..n_parts-1, n_parts = pool_threads; returns when all are
+ * done. Only one thread may call it at a time. */
+typedef void pool_fn(void *arg, int32_t part, int32_t n_parts);
+void pool_run(struct pool *pool, pool_fn *fn, void *arg);
+/* Rows [*from, *to) of n for this part, cut at multiples of `step`. */
+void pool_share(int64_t n, int64_t step, int32_t part, int32_t n_parts, int64_t *from, int64_t *to);

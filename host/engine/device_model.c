@@ -1,0 +1,37 @@
+/* device_model.c - the real device: the model's forward pass and the backend's sampler.
+ *
+ * One step, to the end: nothing is in flight when it returns. Engine thread only. */
+#include "host/engine/engine.h"
+#include "host/model/model.h"
+
+static bool step(void *self, const struct batch *batch, const struct sample_row *rows,
+                 int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat, struct err *err)
+{
+    struct engine_model_device *device = self;
+    struct backend *be = device->model->be;
+    CHECK(n_rows == batch->n_logit_rows);
+    for (int32_t i = 0; i < batch->n_rows; i++) /* no table of drawn tokens here: no overlap */
+        CHECK(batch->tokens[i] >= 0);
+    model_forward(device->model, batch, device->kv, NULL, NULL, beat);
+    if (n_rows > 0) {
+        struct sample_op op = { .logits = view_head(device->model->logits, n_rows),
+                                .rows = rows,
+                                .outs = outs,
+                                .n_rows = n_rows };
+        be->ops->sample(be, &op);
+    }
+    return be->ops->finish(be, err);
+}
+
+struct engine_device engine_device_of_model(struct engine_model_device *device)
+{
+    const struct kv_cache *kv = device->kv;
+    struct engine_device out = {
+        .self = device, .vocab = device->model->vocab, .n_groups = kv->n_groups, .step = step
+    };
+    for (int32_t g = 0; g < kv->n_groups; g++) {
+        out.windows[g] = kv->groups[g].window;
+        out.n_pages[g] = kv->groups[g].n_pages;
+    }
+    return out;
+}

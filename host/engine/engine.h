@@ -1,0 +1,91 @@
+/* engine.h - the engine thread: takes requests, plans steps, runs them, hands tokens out.
+ *
+ * submit from any thread; news are read by one thread (http), woken by an eventfd that is written
+ * once a step. The engine never waits for a reader: a sequence is planned only while its outbox has
+ * room for all its steps in flight; one whose reader is slow is the first to be preempted, and is
+ * cancelled after `slow_ms_max`. The engine thread allocates nothing after start. */
+#pragma once
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "host/engine/request.h"
+#include "host/backend/batch.h"
+#include "host/backend/sampler.h"
+
+struct model;
+
+/* What runs a step: the model on its backend, or a fake one in tests. */
+struct engine_device {
+    void *self;
+    int32_t vocab;
+    int32_t n_groups;               /* KV groups */
+    int32_t windows[KV_GROUPS_MAX]; /* 0: full */
+    int32_t n_pages[KV_GROUPS_MAX];
+    /* Forward pass and sampling of one batch, to the end. rows[i].logit_row indexes the batch's
+     * logit rows. beat is incremented now and then. */
+    bool (*step)(void *self, const struct batch *batch, const struct sample_row *rows,
+                 int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat, struct err *err);
+};
+/* The real device. `kv` must have its pages reserved. Both are borrowed. */
+struct engine_model_device {
+    struct model *model;
+    struct kv_cache *kv;
+};
+struct engine_device engine_device_of_model(struct engine_model_device *device);
+
+struct engine_options {
+    int32_t ctx;             /* most tokens of a sequence */
+    int32_t max_seqs;        /* sequences planned at once (slots) */
+    int32_t max_queue;       /* sequences waiting, free slots not counted, before engine_submit
+                                refuses: 512 */
+    int32_t step_tokens;     /* rows of a step; 0: auto, from measured time per row */
+    int32_t step_tokens_max; /* what batches and activations are sized for */
+    int32_t logit_rows_max;
+    int32_t slow_ms_max; /* a reader that takes nothing for so long is cut: 30,000 */
+    bool prefix_cache;
+    const int32_t *eos; /* [n_eos], borrowed */
+    int32_t n_eos;
+};
+struct engine;
+MUST_USE bool engine_open(struct engine **engine, const struct engine_device *device,
+                          const struct engine_options *options, struct err *err);
+/* Stops the thread: every live request ends with FINISH_CANCELLED and is returned first. The reader
+ * must take the news before engine_close. */
+void engine_stop(struct engine *engine);
+void engine_close(struct engine *engine);
+
+/* Ownership moves on true. ERR_FULL: too many waiting. ERR_UNAVAILABLE: stopped or device lost.
+ * Never blocks for long (a mutex held for a push). */
+MUST_USE bool engine_submit(struct engine *engine, struct request *request, struct err *err);
+/* Ask the engine to look at its cancel flags now (after setting some). */
+void engine_wake(struct engine *engine);
+
+/* An event is told of at the end of its step, a cancellation before the next one begins.
+ * Readable when there are news. The reader reads the eventfd, then calls engine_take_news until it
+ * gives NULL. A request may appear again and again, once per step with events; the last time with
+ * `returned` true. */
+int engine_news_fd(const struct engine *engine);
+struct request *engine_take_news(struct engine *engine);
+
+/* Numbers for /metrics and /health, readable from any thread without waiting (atomics). */
+struct engine_stats {
+    int32_t running, waiting; /* sequences */
+    int32_t pages_total[KV_GROUPS_MAX],
+        pages_free[KV_GROUPS_MAX]; /* free: not held by a sequence */
+    double kv_usage;               /* 0..1, the fullest group */
+    uint64_t prompt_tokens, cached_tokens,
+        generated_tokens;                 /* cached: hits; prompt: computed or hit */
+    uint64_t prefix_queries, prefix_hits; /* in tokens */
+    uint64_t preemptions, steps, rows;
+    uint64_t finished[5]; /* by enum finish */
+    uint64_t beat;        /* grows while the engine makes progress; also when idle */
+    uint64_t beat_ns;     /* clock_ns at which `beat` was last seen to change by the engine
+                             itself: idle counts as alive */
+    bool idle;
+    bool device_lost;
+    char device_error[256];
+    int32_t step_tokens; /* in force */
+};
+void engine_stats_read(const struct engine *engine, struct engine_stats *stats);
+/* Milliseconds since the engine last made progress while it had work; 0 when idle. */
+uint64_t engine_stalled_ms(const struct engine *engine);

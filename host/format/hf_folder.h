@@ -1,0 +1,44 @@
+/* hf_folder.h - a Hugging Face model folder: texts and tensors, from disk or from memory.
+ *
+ * Accepts a folder, or a single .safetensors file (its neighbours config.json etc. are then read
+ * from the same folder). Weights: model.safetensors, or model.safetensors.index.json with shards
+ * (names without path separators only; every tensor of the index must be in the shard it names).
+ * A .gguf file is ERR_UNSUPPORTED by name. Missing optional texts have size 0. */
+#pragma once
+#include "host/format/tensor_dir.h"
+
+struct hf_text {
+    char *bytes; /* NUL behind; owned unless from memory; NULL when absent */
+    size_t size;
+    bool owned;
+};
+struct hf_folder {
+    char *path;                      /* as given, for messages and the default model id */
+    struct hf_text config;           /* config.json: required */
+    struct hf_text generation;       /* generation_config.json */
+    struct hf_text tokenizer;        /* tokenizer.json */
+    struct hf_text tokenizer_config; /* tokenizer_config.json */
+    struct hf_text special_tokens;   /* special_tokens_map.json */
+    struct hf_text chat_template;    /* chat_template.jinja (or chat_template.json's text) */
+    struct tensor_dir tensors;
+};
+struct hf_file {
+    const char *name; /* "config.json" */
+    const void *bytes;
+    size_t size;
+};
+/* On false nothing is held. ERR_NOT_FOUND: no such path; ERR_UNSUPPORTED: GGUF or PyTorch pickles;
+ * ERR_FORMAT: a file is not what it says it is. Symbolic links are followed (download caches are
+ * made of them); FIFOs, devices and sockets are refused without being opened.
+ *
+ * Everything is checked against the size that a file has when it is opened. A file that is cut
+ * short by somebody else while it is mapped makes the kernel send SIGBUS at the next touch of a
+ * lost page. There is no answer to that down here: a reader of memory cannot return an error. What
+ * happens then is the process's business (by default it dies, which is right for a server whose
+ * weights are gone). Replace model files by rename, never in place. */
+MUST_USE bool hf_folder_open(struct hf_folder *folder, const char *path, struct err *err);
+/* The embedded model: files live for ever, with a NUL behind each text. `label` stands for the path
+ * in messages. The same rules as on disk, an index and shards included. */
+MUST_USE bool hf_folder_open_memory(struct hf_folder *folder, const char *label,
+                                    const struct hf_file *files, size_t n_files, struct err *err);
+void hf_folder_close(struct hf_folder *folder);

@@ -1,0 +1,38 @@
+/* tensor_dir.h - what every reader of model files produces: name -> dtype, shape, bytes.
+ * Tensor data points into mapped files owned by the directory. Immutable after open. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+#include "host/base/dtype.h"
+#include "host/base/err.h"
+#include "host/base/file.h"
+#include "host/base/map.h"
+
+enum { TENSOR_DIMS_MAX = 4 };
+
+struct tensor {
+    const char *name; /* owned by the directory */
+    enum dtype dtype;
+    int32_t n_dims;                /* 0 (a scalar) to 4 */
+    int64_t dims[TENSOR_DIMS_MAX]; /* outermost first; each >= 0, product checked */
+    const uint8_t *data;           /* little-endian, row-major, any alignment */
+    size_t bytes;                  /* = product(dims) * dtype_bytes(dtype), checked */
+    int32_t file;                  /* index into files */
+};
+struct tensor_dir {
+    struct tensor *tensors; /* [n_tensors], in file order */
+    int32_t n_tensors;
+    struct file_map *files; /* [n_files] */
+    char **labels;          /* [n_files], owned: the file's name for messages */
+    int32_t n_files;
+    struct map by_name; /* name -> index */
+    char *names;        /* one block */
+    size_t names_used;
+};
+/* A zeroed struct is an empty directory. NULL when there is no such tensor. */
+const struct tensor *tensor_dir_find(const struct tensor_dir *dir, const char *name);
+/* Frees and unmaps everything. */
+void tensor_dir_clear(struct tensor_dir *dir);
+/* Number of elements; 0 when a dimension is 0. */
+int64_t tensor_count(const struct tensor *tensor);

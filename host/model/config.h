@@ -1,0 +1,56 @@
+/* config.h - what a model is: config.json as one struct of fields, whatever the family.
+ *
+ * Every number is range-checked here and nowhere else: products of the fields below fit 63 bits,
+ * and each dimension an int32. How a family is added: names.h. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+#include "host/backend/backend.h"
+#include "host/base/dtype.h"
+#include "host/base/err.h"
+#include "host/format/quant_spec.h"
+#include "host/model/rope.h"
+
+enum { LAYERS_MAX = 1024, CONFIG_EOS_MAX = 16 };
+
+struct config_layer {
+    int32_t window;   /* a token sees itself and window - 1 before it; 0: everything */
+    int32_t kv_group; /* layers of one window share a group of KV pages */
+    int32_t kv_layer; /* index inside the group */
+};
+struct config {
+    char architecture[64]; /* "LlamaForCausalLM" */
+    char model_type[32];   /* "llama" */
+    int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab;
+    enum norm_kind norm;
+    float norm_epsilon;
+    bool qk_norm;                    /* an RMS norm per head on q and k, before rope */
+    bool qkv_bias, o_bias, mlp_bias; /* mlp: gate, up and down */
+    bool tied;                       /* the head is the embedding table */
+    enum gate gate;
+    struct rope_config rope;
+    float embed_scale, residual_scale, attend_scale,
+        logit_scale;                       /* 1; attend: 1 / sqrt(head_dim) */
+    float attend_soft_cap, logit_soft_cap; /* 0: off */
+    int32_t ctx;                           /* positions by default */
+    int32_t ctx_limit;                     /* positions at most */
+    enum dtype dtype; /* as the file says; NONE: it does not. Tensors have their own */
+    struct quant_spec quant;
+    int32_t bos, eos[CONFIG_EOS_MAX], n_eos; /* bos -1: none */
+    int32_t n_kv_groups, windows[KV_GROUPS_MAX], group_layers[KV_GROUPS_MAX];
+    struct config_layer layers[LAYERS_MAX];
+};
+
+/* Parses config.json, either spelling. ERR_UNSUPPORTED: a known or unknown thing that is not done
+ * here, by name; ERR_FORMAT: a field is missing, of the wrong type, or out of range (its path is in
+ * the text). */
+MUST_USE bool config_read(struct config *config, const char *json, size_t length, struct err *err);
+
+/* Token ids as an integer, a list, or absent: eos_token_id of config.json and
+ * generation_config.json. Appends those that are not in the list yet; -1 means none. */
+struct json_ref;
+MUST_USE bool config_read_eos(const struct json_ref *root, int32_t vocab, int32_t *eos,
+                              int32_t *n_eos, struct err *err);
+/* A field error of json.h becomes one of a file: ERR_FORMAT, "file: " before the text. */
+void config_file_error(struct err *err, const char *file);

@@ -1,0 +1,142 @@
+/* decoder.c - the forward pass of a llama-like decoder: one list of backend calls.
+ *
+ *   x = embed(tokens)                                                              [rows][hidden]
+ *   per layer:
+ *     q, k, v  = W_qkv . norm(x) + b;  q, k normed per head and rotated;  k, v to the pages
+ *     attended = softmax(q . K^T / sqrt(head_dim)) . V                    [rows][heads * head_dim]
+ *     x       += W_o . attended
+ *     gated    = act(W_gate . norm(x)) * (W_up . norm(x))                      [rows][intermediate]
+ *     x       += W_down . gated
+ *   logits = W_head . norm(x) of the rows that want them                    [logit
+ * rows][vocabulary]
+ *
+ * Scratch is reserved once; nothing is allocated here while serving. Called by one thread at a
+ * time. Families differ in fields of struct config, not in this list. */
+#include <stdatomic.h>
+#include "host/model/state.h"
+
+bool model_reserve_scratch(struct model *model, struct err *err)
+{
+    const struct config *c = &model->config;
+    struct model_state *s = model->state;
+    struct backend *be = model->be;
+    const int32_t n_q = c->n_heads * c->head_dim;
+    const struct {
+        struct view *view;
+        enum dtype dtype;
+        int32_t n_rows, n_cols;
+    } wanted[] = {
+        { &s->x, be->activation, model->rows_max, c->hidden },
+        { &s->q, be->activation, model->rows_max, n_q },
+        { &s->attended, be->activation, model->rows_max, n_q },
+        { &s->gated, be->activation, model->rows_max, c->intermediate },
+        { &model->logits, DTYPE_F32, model->logit_rows_max, c->vocab },
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const size_t bytes =
+            (size_t)wanted[i].n_rows * (size_t)wanted[i].n_cols * dtype_bytes(wanted[i].dtype);
+        void *memory;
+        if (!be->ops->reserve(be, REGION_ACTIVATIONS, bytes, &memory, err))
+            return false;
+        *wanted[i].view = view_of(memory, wanted[i].dtype, wanted[i].n_rows, wanted[i].n_cols);
+        model->activation_bytes += bytes;
+    }
+    int32_t widest = c->hidden;
+    const int32_t products[] = { n_q + 2 * c->n_kv_heads * c->head_dim, 2 * c->intermediate };
+    for (size_t i = 0; i < sizeof products / sizeof *products; i++)
+        widest = products[i] > widest ? products[i] : widest;
+    const struct backend_limits limits = {
+        .rows_max = model->rows_max,
+        .logit_rows_max = model->logit_rows_max,
+        .cols_max = widest,
+        .vocab = c->vocab,
+        .n_heads = c->n_heads,
+        .head_dim = c->head_dim,
+        .ctx = model->ctx,
+    };
+    return be->ops->prepare(be, &limits, err);
+}
+
+/* What every linear layer of a step has in common. */
+struct step {
+    struct backend *be;
+    const struct batch *batch;
+    model_tap *tap;
+    void *tap_context;
+    enum gate gate;
+};
+
+static void linear(const struct step *step, const struct weight *w, struct view x, struct view y,
+                   const struct norm *pre, const struct kv_store *store, enum epilogue epilogue,
+                   float scale)
+{
+    if (step->tap != NULL)
+        step->tap(step->tap_context, w, x, pre);
+    step->be->ops->linear(step->be, &(struct linear_op){
+                                        .y = y,
+                                        .x = x,
+                                        .w = w,
+                                        .pre = pre,
+                                        .store = store,
+                                        .batch = step->batch,
+                                        .epilogue = epilogue,
+                                        .gate = step->gate,
+                                        .scale = scale,
+                                    });
+}
+
+void model_forward(struct model *model, const struct batch *batch, const struct kv_cache *kv,
+                   model_tap *tap, void *tap_context, _Atomic uint64_t *beat)
+{
+    const struct config *c = &model->config;
+    const struct model_state *s = model->state;
+    struct backend *be = model->be;
+    const int32_t n = batch->n_rows;
+    CHECK(n >= 1 && n <= model->rows_max);
+    CHECK(batch->n_logit_rows >= 0 && batch->n_logit_rows <= model->logit_rows_max);
+    CHECK(kv->n_groups == c->n_kv_groups && batch->n_groups == c->n_kv_groups);
+    const struct view x = view_head(s->x, n), q = view_head(s->q, n);
+    const struct view attended = view_head(s->attended, n), gated = view_head(s->gated, n);
+    const struct step step = { be, batch, tap, tap_context, c->gate };
+
+    be->ops->embed(be, &(struct embed_op){
+                           .y = x, .table = &s->embed, .batch = batch, .scale = c->embed_scale });
+    for (int32_t l = 0; l < c->n_layers; l++) {
+        const struct layer *layer = &s->layers[l];
+        const struct kv_store store = {
+            .kv = kv,
+            .group = c->layers[l].kv_group,
+            .layer = c->layers[l].kv_layer,
+            .n_heads = c->n_heads,
+            .q_norm = c->qk_norm ? &layer->q_norm : NULL,
+            .k_norm = c->qk_norm ? &layer->k_norm : NULL,
+            .rope = &s->rope,
+        };
+        linear(&step, &layer->qkv, x, q, &layer->attn_norm, &store, EPILOGUE_STORE, 1);
+        be->ops->attend(be, &(struct attend_op){ .y = attended,
+                                                 .q = q,
+                                                 .kv = kv,
+                                                 .batch = batch,
+                                                 .group = store.group,
+                                                 .layer = store.layer,
+                                                 .n_heads = c->n_heads,
+                                                 .scale = c->attend_scale,
+                                                 .soft_cap = c->attend_soft_cap });
+        linear(&step, &layer->o, attended, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
+        linear(&step, &layer->gate_up, x, gated, &layer->mlp_norm, NULL, EPILOGUE_GATE, 1);
+        linear(&step, &layer->down, gated, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
+        if (beat != NULL)
+            atomic_fetch_add_explicit(beat, 1, memory_order_relaxed);
+    }
+    if (tap != NULL)
+        tap(tap_context, &s->head, x, &s->final_norm);
+    if (batch->n_logit_rows > 0)
+        be->ops->logits(
+            be, &(struct logits_op){ .logits = view_head(model->logits, batch->n_logit_rows),
+                                     .x = x,
+                                     .head = &s->head,
+                                     .norm = &s->final_norm,
+                                     .batch = batch,
+                                     .scale = c->logit_scale,
+                                     .soft_cap = c->logit_soft_cap });
+}

@@ -1,0 +1,489 @@
+/* load.c - tensors to resident weights: plan, reserve once, fill.
+ *
+ * The plan walks the table of names, finds and checks every tensor, and decides where it will
+ * live: in the mapped file as it is, or in reserved memory. Only then is memory reserved, in one
+ * piece, and filled tensor by tensor; the file's pages are let go behind. Invariant: at no time is
+ * there a second copy of a matrix, but for the blocks of repack.h. Called by model_open. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "host/base/half.h"
+#include "host/model/repack.h"
+#include "host/model/state.h"
+
+enum item_kind {
+    ITEM_MAPPED, /* rows stay in the mapped file */
+    ITEM_COPY,   /* rows are copied as they are stored */
+    ITEM_PACK,   /* quantized and packed */
+    ITEM_VECTOR, /* a norm or bias, widened to F32 */
+};
+struct item {
+    enum item_kind kind;
+    const struct tensor *tensor; /* NULL: random */
+    struct weight_part *part;    /* matrices */
+    const float **vector;        /* where the pointer to the vector goes */
+    int32_t n;                   /* of a vector */
+    bool is_gain;                /* random: 1, not about 0 */
+    size_t offset, bytes;        /* in the reserved piece; ITEM_MAPPED: no offset */
+    char name[96];
+};
+struct plan {
+    struct model *model;
+    const struct tensor_dir *tensors; /* NULL: random */
+    const struct model_options *options;
+    struct item *items;
+    int32_t n_items, n_items_max;
+    bool *used; /* [tensors->n_tensors] */
+    size_t reserved_bytes, mapped_bytes;
+};
+
+/* ---- plan -------------------------------------------------------------------------------------
+ */
+
+static const char *file_of(const struct plan *plan, const struct tensor *tensor)
+{
+    return plan->tensors->labels[tensor->file];
+}
+
+static const char *shape_text(const struct tensor *tensor, char *text, size_t size)
+{
+    size_t used = (size_t)snprintf(text, size, "[");
+    for (int32_t i = 0; i < tensor->n_dims && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, i == 0 ? "%lld" : ", %lld",
+                                 (long long)tensor->dims[i]);
+    if (used < size)
+        snprintf(text + used, size - used, "]");
+    return text;
+}
+
+/* n_in 0: a vector. */
+static bool find_tensor(struct plan *plan, const char *name, int32_t n_out, int32_t n_in,
+                        const struct tensor **found, struct err *err)
+{
+    *found = NULL;
+    if (plan->tensors == NULL)
+        return true;
+    const struct tensor *t = tensor_dir_find(plan->tensors, name);
+    char shape[96], wanted[48];
+    snprintf(wanted, sizeof wanted, n_in > 0 ? "[%d, %d]" : "[%d]", n_out, n_in);
+    if (t == NULL)
+        return err_set(err, ERR_FORMAT, "tensor %s is missing; want shape %s", name, wanted);
+    const bool fits = n_in > 0 ? t->n_dims == 2 && t->dims[0] == n_out && t->dims[1] == n_in
+                               : t->n_dims == 1 && t->dims[0] == n_out;
+    if (!fits)
+        return err_set(err, ERR_FORMAT, "%s: tensor %s has shape %s, want %s", file_of(plan, t),
+                       name, shape_text(t, shape, sizeof shape), wanted);
+    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
+        return err_set(err, ERR_FORMAT, "%s: tensor %s is %s, want f32, f16 or bf16",
+                       file_of(plan, t), name, dtype_name(t->dtype));
+    plan->used[t - plan->tensors->tensors] = true;
+    *found = t;
+    return true;
+}
+
+static struct item *add_item(struct plan *plan, enum item_kind kind, const char *name, size_t bytes)
+{
+    CHECK(plan->n_items < plan->n_items_max);
+    struct item *item = &plan->items[plan->n_items++];
+    *item = (struct item){ .kind = kind, .bytes = bytes };
+    snprintf(item->name, sizeof item->name, "%s", name);
+    if (kind == ITEM_MAPPED) {
+        plan->mapped_bytes += bytes;
+    } else {
+        item->offset = plan->reserved_bytes;
+        plan->reserved_bytes += (bytes + LAYOUT_ALIGN - 1) / LAYOUT_ALIGN * LAYOUT_ALIGN;
+    }
+    plan->model->n_parameters += kind == ITEM_VECTOR ? (int64_t)(bytes / sizeof(float)) : 0;
+    return item;
+}
+
+static bool add_vector(struct plan *plan, const char *name, int32_t n, bool is_gain,
+                       const float **vector, struct err *err)
+{
+    const struct tensor *tensor;
+    if (!find_tensor(plan, name, n, 0, &tensor, err))
+        return false;
+    struct item *item = add_item(plan, ITEM_VECTOR, name, (size_t)n * sizeof(float));
+    item->tensor = tensor;
+    item->vector = vector;
+    item->n = n;
+    item->is_gain = is_gain;
+    return true;
+}
+
+/* Bits a weight is to have; 0: as stored. */
+static int32_t bits_wanted(const struct plan *plan, enum matrix_slot slot)
+{
+    const struct model_options *options = plan->options;
+    const bool table = slot == MATRIX_EMBED || slot == MATRIX_HEAD;
+    if (options->weights != WEIGHTS_INT8 && options->weights != WEIGHTS_INT4)
+        return 0;
+    if (table)
+        return options->head_auto ? 0 : 8;
+    return options->weights == WEIGHTS_INT8 ? 8 : 4;
+}
+
+static void add_slot(struct plan *plan, const char *name, enum dtype stored,
+                     const struct item *item)
+{
+    struct model_state *state = plan->model->state;
+    const struct layout_shape *shape = &item->part->shape;
+    struct model_slot *slot = &state->slots[state->n_slots++];
+    *slot = (struct model_slot){ .n_out = shape->n_out, .n_in = shape->n_in, .bytes = item->bytes };
+    snprintf(slot->name, sizeof slot->name, "%s", name);
+    snprintf(slot->stored, sizeof slot->stored, "%s",
+             plan->tensors == NULL ? "random" : dtype_name(stored));
+    if (item->kind == ITEM_PACK) {
+        slot->bits = shape->bits;
+        slot->group = shape->group;
+        snprintf(slot->resident, sizeof slot->resident, "%s group %d%s", layout_name(shape->layout),
+                 shape->group, shape->symmetric ? "" : " asym");
+    } else {
+        snprintf(slot->resident, sizeof slot->resident, "%s rows%s", dtype_name(item->part->dtype),
+                 item->kind == ITEM_MAPPED ? " (mapped)" : "");
+    }
+}
+
+static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *name, int32_t n_out,
+                       int32_t n_in, struct weight_part *part, struct err *err)
+{
+    const struct backend *be = plan->model->be;
+    const struct tensor *tensor;
+    if (!find_tensor(plan, name, n_out, n_in, &tensor, err))
+        return false;
+    enum dtype stored = plan->model->config.dtype;
+    if (tensor != NULL)
+        stored = tensor->dtype;
+    else if (stored == DTYPE_NONE)
+        stored = DTYPE_BF16;
+    part->shape = (struct layout_shape){ .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
+    part->dtype = stored;
+    enum item_kind kind = ITEM_COPY;
+    size_t bytes = (size_t)n_out * (size_t)n_in * dtype_bytes(stored);
+    const int32_t bits = bits_wanted(plan, slot);
+    if (bits != 0) {
+        int32_t group = plan->options->group;
+        if (group < 0 || group > n_in)
+            group = n_in;
+        part->shape.bits = bits;
+        part->shape.group = group;
+        part->shape.symmetric = !plan->options->asymmetric;
+        part->shape.layout = backend_layout(be, bits, group);
+        part->dtype = DTYPE_NONE;
+        kind = ITEM_PACK;
+        bytes = layout_bytes(&part->shape);
+    } else if (tensor != NULL && be->host_memory &&
+               (uintptr_t)tensor->data % dtype_bytes(stored) == 0) {
+        kind = ITEM_MAPPED;
+    }
+    part->bytes = bytes;
+    struct item *item = add_item(plan, kind, name, bytes);
+    item->tensor = tensor;
+    item->part = part;
+    plan->model->n_parameters += (int64_t)n_out * n_in;
+    add_slot(plan, name, stored, item);
+    return true;
+}
+
+static struct weight *weight_of(struct model_state *state, int32_t l, enum matrix_slot slot)
+{
+    switch (slot) {
+    case MATRIX_EMBED:
+        return &state->embed;
+    case MATRIX_HEAD:
+        return &state->head;
+    case MATRIX_QKV:
+        return &state->layers[l].qkv;
+    case MATRIX_O:
+        return &state->layers[l].o;
+    case MATRIX_GATE_UP:
+        return &state->layers[l].gate_up;
+    default:
+        CHECK(slot == MATRIX_DOWN);
+        return &state->layers[l].down;
+    }
+}
+
+static struct norm *norm_of(struct model_state *state, int32_t l, enum matrix_slot slot)
+{
+    switch (slot) {
+    case VECTOR_FINAL_NORM:
+        return &state->final_norm;
+    case VECTOR_ATTN_NORM:
+        return &state->layers[l].attn_norm;
+    case VECTOR_MLP_NORM:
+        return &state->layers[l].mlp_norm;
+    case VECTOR_Q_NORM:
+        return &state->layers[l].q_norm;
+    default:
+        CHECK(slot == VECTOR_K_NORM);
+        return &state->layers[l].k_norm;
+    }
+}
+
+/* One row of the table of names, in one layer. */
+static bool add_name(struct plan *plan, const struct name *name, int32_t l, struct err *err)
+{
+    struct model_state *state = plan->model->state;
+    const struct config *config = &plan->model->config;
+    const int32_t n_out = name_extent(config, name->n_out);
+    const int32_t n_in = name_extent(config, name->n_in);
+    char base[64], tensor[80];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(base, sizeof base, name->hf, l); /* a format of ours, names.c */
+#pragma GCC diagnostic pop
+    snprintf(tensor, sizeof tensor, "%s.weight", base);
+    if (name_is_vector(name)) {
+        struct norm *norm = norm_of(state, l, name->slot);
+        *norm = (struct norm){ .kind = config->norm, .n = n_out, .epsilon = config->norm_epsilon };
+        return add_vector(plan, tensor, n_out, true, &norm->gain, err);
+    }
+    struct weight *weight = weight_of(state, l, name->slot);
+    CHECK(name->part == weight->n_parts && name->part < WEIGHT_PARTS_MAX);
+    CHECK(weight->n_parts == 0 || weight->n_in == n_in);
+    weight->n_in = n_in;
+    weight->n_out += n_out;
+    struct weight_part *part = &weight->parts[weight->n_parts++];
+    if (!add_matrix(plan, name->slot, tensor, n_out, n_in, part, err))
+        return false;
+    if (!name_has_bias(config, name))
+        return true;
+    snprintf(tensor, sizeof tensor, "%s.bias", base);
+    return add_vector(plan, tensor, n_out, false, &part->bias, err);
+}
+
+static void name_weights(struct model_state *state, int32_t n_layers)
+{
+    static const enum matrix_slot slots[4] = { MATRIX_QKV, MATRIX_O, MATRIX_GATE_UP, MATRIX_DOWN };
+    state->embed.name = slot_name(MATRIX_EMBED);
+    state->head.name = slot_name(MATRIX_HEAD);
+    for (int32_t l = 0; l < n_layers; l++)
+        for (int32_t i = 0; i < 4; i++) {
+            char *name = state->layers[l].names[i];
+            snprintf(name, sizeof state->layers[l].names[i], "layers.%d.%s", l,
+                     slot_name(slots[i]));
+            weight_of(state, l, slots[i])->name = name;
+        }
+}
+
+/* A head written out a second time must say the same as the table it is tied to. */
+static bool check_tied_head(const struct plan *plan, struct err *err)
+{
+    const struct tensor *head = tensor_dir_find(plan->tensors, "lm_head.weight");
+    const struct tensor *embed = tensor_dir_find(plan->tensors, "model.embed_tokens.weight");
+    if (!plan->model->config.tied || head == NULL || embed == NULL)
+        return true;
+    const bool same = head->dtype == embed->dtype && head->bytes == embed->bytes &&
+                      memcmp(head->data, embed->data, head->bytes) == 0;
+    if (same)
+        return true;
+    return err_set(err, ERR_FORMAT,
+                   "%s: tensor lm_head.weight differs from model.embed_tokens.weight, but "
+                   "config.json says tie_word_embeddings",
+                   file_of(plan, head));
+}
+
+static bool check_extras(const struct plan *plan, struct err *err)
+{
+    for (int32_t i = 0; i < plan->tensors->n_tensors; i++) {
+        const struct tensor *t = &plan->tensors->tensors[i];
+        char shape[96];
+        if (plan->used[i] || name_is_harmless(&plan->model->config, t->name))
+            continue;
+        return err_set(err, ERR_FORMAT,
+                       "%s: tensor %.200s (%s, %s) is not part of a %s model as config.json "
+                       "describes it",
+                       file_of(plan, t), t->name, dtype_name(t->dtype),
+                       shape_text(t, shape, sizeof shape), plan->model->config.model_type);
+    }
+    return check_tied_head(plan, err);
+}
+
+static bool make_plan(struct plan *plan, struct err *err)
+{
+    struct model_state *state = plan->model->state;
+    const struct config *config = &plan->model->config;
+    plan->n_items_max = 2 * N_NAMES * (config->n_layers + 1); /* each name with its bias */
+    plan->items = calloc((size_t)plan->n_items_max, sizeof *plan->items);
+    state->layers = calloc((size_t)config->n_layers, sizeof *state->layers);
+    state->slots = calloc((size_t)plan->n_items_max, sizeof *state->slots);
+    const size_t n_tensors = plan->tensors == NULL ? 0 : (size_t)plan->tensors->n_tensors;
+    plan->used = calloc(n_tensors + 1, sizeof *plan->used);
+    if (plan->items == NULL || state->layers == NULL || state->slots == NULL || plan->used == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for the plan of %d layers", config->n_layers);
+    for (int32_t i = 0; i < N_NAMES; i++)
+        if (name_needed(config, &NAMES[i]) && !NAMES[i].in_layer &&
+            !add_name(plan, &NAMES[i], 0, err))
+            return false;
+    for (int32_t l = 0; l < config->n_layers; l++)
+        for (int32_t i = 0; i < N_NAMES; i++)
+            if (name_needed(config, &NAMES[i]) && NAMES[i].in_layer &&
+                !add_name(plan, &NAMES[i], l, err))
+                return false;
+    if (plan->tensors != NULL && !check_extras(plan, err))
+        return false;
+    name_weights(state, config->n_layers);
+    return true;
+}
+
+/* ---- fill -------------------------------------------------------------------------------------
+ */
+
+/* FNV-1a: a dummy's weights depend on their names alone. */
+static uint64_t seed_of(const char *name)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (; *name != 0; name++)
+        hash = (hash ^ (uint8_t)*name) * 0x100000001b3u;
+    return hash;
+}
+
+/* Uniform with a standard deviation of 1 / sqrt(n_in), so that activations keep their size. */
+static float amplitude_of(int32_t n_in)
+{
+    return (float)sqrt(3.0 / n_in);
+}
+
+static bool fill_vector(const struct plan *plan, const struct item *item, uint8_t *to,
+                        struct err *err)
+{
+    struct backend *be = plan->model->be;
+    float *values = malloc(item->bytes);
+    if (values == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
+    bool ok = true;
+    if (item->tensor != NULL)
+        half_widen(values, item->tensor->data, item->tensor->dtype, (size_t)item->n);
+    for (int32_t i = 0; i < item->n && ok; i++) {
+        if (item->tensor == NULL)
+            values[i] = item->is_gain ? 1.0f : (float)(i % 7 - 3) * 0.01f;
+        if (!isfinite(values[i]))
+            ok = err_set(err, ERR_FORMAT, "element %d is not finite (NaN or Inf)", i);
+    }
+    if (ok) {
+        be->ops->upload(be, to, values, item->bytes);
+        *item->vector = (const float *)(void *)to;
+    }
+    free(values);
+    return ok;
+}
+
+static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_t *to,
+                        struct err *err)
+{
+    struct backend *be = plan->model->be;
+    const struct layout_shape *shape = &item->part->shape;
+    const struct repack_source source = {
+        .data = item->tensor == NULL ? NULL : item->tensor->data,
+        .dtype = item->tensor == NULL ? DTYPE_NONE : item->tensor->dtype,
+        .seed = seed_of(item->name),
+        .amplitude = amplitude_of(shape->n_in),
+    };
+    item->part->data = to;
+    if (item->kind == ITEM_COPY && item->tensor != NULL) {
+        be->ops->upload(be, to, item->tensor->data, item->bytes);
+        return true;
+    }
+    /* Straight into its place where we can write there; else by way of one matrix here. */
+    const size_t whole = (item->bytes + LAYOUT_ALIGN - 1) / LAYOUT_ALIGN * LAYOUT_ALIGN;
+    uint8_t *here = be->host_memory ? to : aligned_alloc(LAYOUT_ALIGN, whole);
+    if (here == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
+    bool ok = item->kind == ITEM_PACK ? repack_quantize(&source, shape, here, be->pool, err)
+                                      : repack_random(&source, shape->n_out, shape->n_in,
+                                                      item->part->dtype, here, be->pool, err);
+    if (here != to) {
+        if (ok)
+            be->ops->upload(be, to, here, item->bytes);
+        free(here);
+    }
+    return ok;
+}
+
+static bool fill_item(const struct plan *plan, const struct item *item, uint8_t *memory,
+                      struct err *err)
+{
+    if (item->kind == ITEM_MAPPED) {
+        item->part->data = item->tensor->data;
+        return true;
+    }
+    uint8_t *to = memory + item->offset;
+    const bool ok = item->kind == ITEM_VECTOR ? fill_vector(plan, item, to, err)
+                                              : fill_matrix(plan, item, to, err);
+    if (!ok) {
+        err_prefix(err, "tensor %s", item->name);
+        if (item->tensor != NULL)
+            err_prefix(err, "%s", file_of(plan, item->tensor));
+    } else if (item->tensor != NULL) {
+        file_map_drop(&plan->tensors->files[item->tensor->file], item->tensor->data,
+                      item->tensor->bytes);
+    }
+    return ok;
+}
+
+static bool fill(const struct plan *plan, struct err *err)
+{
+    struct model *model = plan->model;
+    const struct model_options *options = plan->options;
+    void *memory;
+    const size_t total = plan->reserved_bytes + plan->mapped_bytes;
+    if (options->weight_bytes_max > 0 && total > options->weight_bytes_max)
+        return err_set(err, ERR_MEMORY,
+                       "the weights take %.2f GiB, and %.2f GiB may be used; try a larger --memory "
+                       "or --weights int4",
+                       (double)total / 0x1p30, (double)options->weight_bytes_max / 0x1p30);
+    if (!model->be->ops->reserve(model->be, REGION_WEIGHTS, plan->reserved_bytes, &memory, err)) {
+        err_prefix(err, "weights of %zu bytes", plan->reserved_bytes);
+        return false;
+    }
+    size_t done = 0;
+    for (int32_t i = 0; i < plan->n_items; i++) {
+        if (!fill_item(plan, &plan->items[i], memory, err))
+            return false;
+        done += plan->items[i].bytes;
+        if (options->progress != NULL)
+            options->progress(options->progress_context, done, total);
+    }
+    model->weight_bytes = total;
+    model->weight_anonymous_bytes = plan->reserved_bytes;
+    return true;
+}
+
+/* The frequencies of rope, the one vector that no file holds. */
+static bool load_rope(struct model *model, struct err *err)
+{
+    const struct rope_config *config = &model->config.rope;
+    const size_t bytes = (size_t)config->dim / 2 * sizeof(float);
+    void *memory;
+    if (!model->be->ops->reserve(model->be, REGION_WEIGHTS, bytes, &memory, err))
+        return false;
+    float *frequencies = malloc(bytes);
+    if (frequencies == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", bytes);
+    struct rope *rope = &model->state->rope;
+    rope_frequencies(config, frequencies, &rope->scale);
+    model->be->ops->upload(model->be, memory, frequencies, bytes);
+    free(frequencies);
+    rope->inv_freq = memory;
+    rope->rotary_dim = config->dim;
+    model->weight_anonymous_bytes += bytes;
+    model->weight_bytes += bytes;
+    return true;
+}
+
+bool model_load(struct model *model, const struct tensor_dir *tensors,
+                const struct model_options *options, struct err *err)
+{
+    struct plan plan = { .model = model, .tensors = tensors, .options = options };
+    const bool ok = make_plan(&plan, err) && fill(&plan, err) && load_rope(model, err);
+    if (ok && model->config.tied) { /* one resident copy, two readers */
+        const char *name = model->state->head.name;
+        model->state->head = model->state->embed;
+        model->state->head.name = name;
+    }
+    free(plan.items);
+    free(plan.used);
+    return ok;
+}

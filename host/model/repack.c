@@ -1,0 +1,158 @@
+/* repack.c - rows in, resident layout out, in parallel.
+ *
+ * Every thread has its own block buffers, taken before the pool runs; rows are shared out in whole
+ * tiles, so threads write to different tiles and the result does not depend on their number. Called
+ * by load.c at start. */
+#include "host/model/repack.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "host/base/half.h"
+
+struct worker {
+    float *rows; /* [block_rows][n_in], owned */
+    struct matrix block;
+    struct err err;
+    bool failed;
+};
+struct job {
+    const struct repack_source *source;
+    const struct layout_shape *shape; /* layout ROWS: n_out and n_in alone */
+    enum dtype dtype;                 /* ROWS: of the result */
+    uint8_t *to;
+    int32_t block_rows;
+    struct worker *workers; /* [n_workers] */
+    int32_t n_workers;
+};
+
+/* A 32-bit finalizer (MurmurHash3's), which compilers turn into vector code: a llama-3.2-1b is 1.2
+ * billion numbers. Not for sampling: rng.h. */
+static void random_row(float *out, int32_t n, uint64_t seed, int32_t row, float amplitude)
+{
+    uint64_t mixed = (seed ^ (uint64_t)(uint32_t)row * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
+    const uint32_t key = (uint32_t)(mixed ^ mixed >> 32);
+    const float unit = amplitude * 0x1p-31f;
+    for (int32_t i = 0; i < n; i++) {
+        uint32_t h = (uint32_t)i * 0x9e3779b1u + key;
+        h = (h ^ h >> 16) * 0x85ebca6bu;
+        h = (h ^ h >> 13) * 0xc2b2ae35u;
+        out[i] = (float)(int32_t)(h ^ h >> 16) * unit;
+    }
+}
+
+static void source_rows(const struct job *job, int32_t row_from, int32_t n_rows, float *out)
+{
+    const struct repack_source *source = job->source;
+    const size_t n_in = (size_t)job->shape->n_in;
+    if (source->data != NULL) {
+        half_widen(out, source->data + (size_t)row_from * n_in * dtype_bytes(source->dtype),
+                   source->dtype, (size_t)n_rows * n_in);
+        return;
+    }
+    for (int32_t r = 0; r < n_rows; r++)
+        random_row(out + (size_t)r * n_in, job->shape->n_in, source->seed, row_from + r,
+                   source->amplitude);
+}
+
+/* The quantizer counts rows inside the block; people count them in the tensor. */
+static void name_row(struct err *err, const float *rows, int32_t n_rows, int32_t n_in,
+                     int32_t row_from)
+{
+    for (int32_t r = 0; err->code == ERR_FORMAT && r < n_rows; r++)
+        for (int32_t i = 0; i < n_in; i++)
+            if (!isfinite(rows[(size_t)r * (size_t)n_in + (size_t)i])) {
+                err_set(err, ERR_FORMAT, "row %d, column %d is not finite (NaN or Inf)",
+                        row_from + r, i);
+                return;
+            }
+}
+
+static void run_worker(void *arg, int32_t part, int32_t n_parts)
+{
+    const struct job *job = arg;
+    const struct layout_shape *shape = job->shape;
+    struct worker *worker = &job->workers[part];
+    int64_t from, to;
+    pool_share(shape->n_out, LAYOUT_TILE_ROWS, part, n_parts, &from, &to);
+    for (int32_t row = (int32_t)from; row < (int32_t)to && !worker->failed;
+         row += job->block_rows) {
+        const int32_t left = (int32_t)to - row;
+        const int32_t n = left < job->block_rows ? left : job->block_rows;
+        source_rows(job, row, n, worker->rows);
+        if (shape->layout == LAYOUT_ROWS) {
+            const size_t n_in = (size_t)shape->n_in;
+            half_narrow(job->to + (size_t)row * n_in * dtype_bytes(job->dtype), worker->rows,
+                        job->dtype, (size_t)n * n_in);
+        } else if (matrix_quantize_rows(&worker->block, worker->rows, 0, n, &worker->err)) {
+            layout_pack_block(shape, &worker->block, n, row, job->to);
+        } else {
+            worker->failed = true;
+            name_row(&worker->err, worker->rows, n, shape->n_in, row);
+        }
+    }
+}
+
+static bool open_workers(struct job *job, struct err *err)
+{
+    const struct layout_shape *shape = job->shape;
+    const size_t row_bytes = (size_t)shape->n_in * sizeof(float);
+    size_t rows = REPACK_BLOCK_BYTES / row_bytes / LAYOUT_TILE_ROWS * LAYOUT_TILE_ROWS;
+    if (rows > (size_t)shape->n_out)
+        rows = ((size_t)shape->n_out + LAYOUT_TILE_ROWS - 1) / LAYOUT_TILE_ROWS * LAYOUT_TILE_ROWS;
+    if (rows < LAYOUT_TILE_ROWS)
+        rows = LAYOUT_TILE_ROWS;
+    job->block_rows = (int32_t)rows;
+    job->workers = calloc((size_t)job->n_workers, sizeof *job->workers);
+    if (job->workers == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %d loading threads", job->n_workers);
+    for (int32_t i = 0; i < job->n_workers; i++) {
+        struct worker *worker = &job->workers[i];
+        worker->rows = malloc(rows * row_bytes);
+        if (worker->rows == NULL)
+            return err_set(err, ERR_MEMORY, "no memory for a block of %zu bytes", rows * row_bytes);
+        if (shape->layout != LAYOUT_ROWS &&
+            !matrix_init(&worker->block, job->block_rows, shape->n_in, shape->bits, shape->group,
+                         shape->symmetric, err))
+            return false;
+    }
+    return true;
+}
+
+static bool run(struct job *job, struct pool *pool, struct err *err)
+{
+    job->n_workers = pool != NULL ? pool_threads(pool) : 1;
+    bool ok = open_workers(job, err);
+    if (ok && pool != NULL)
+        pool_run(pool, run_worker, job);
+    else if (ok)
+        run_worker(job, 0, 1);
+    for (int32_t i = 0; job->workers != NULL && i < job->n_workers; i++) {
+        struct worker *worker = &job->workers[i];
+        if (ok && worker->failed) {
+            *err = worker->err; /* the first by rows: the same whatever the number of threads */
+            ok = false;
+        }
+        free(worker->rows);
+        matrix_clear(&worker->block);
+    }
+    free(job->workers);
+    return ok;
+}
+
+bool repack_quantize(const struct repack_source *source, const struct layout_shape *shape, void *to,
+                     struct pool *pool, struct err *err)
+{
+    CHECK(shape->layout != LAYOUT_ROWS);
+    struct job job = { .source = source, .shape = shape, .to = to };
+    return run(&job, pool, err);
+}
+
+bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_in,
+                   enum dtype dtype, void *to, struct pool *pool, struct err *err)
+{
+    CHECK(source->data == NULL);
+    const struct layout_shape shape = { .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
+    struct job job = { .source = source, .shape = &shape, .dtype = dtype, .to = to };
+    return run(&job, pool, err);
+}

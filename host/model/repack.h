@@ -1,0 +1,28 @@
+/* repack.h - one matrix into its resident layout, block by block on all threads of a pool.
+ *
+ * At most REPACK_BLOCK_BYTES of floats and as many codes are in flight on each thread, so loading
+ * never holds a second copy of anything large. */
+#pragma once
+#include <stdint.h>
+#include "host/backend/layout.h"
+#include "host/base/dtype.h"
+#include "host/base/err.h"
+#include "host/base/pool.h"
+
+enum {
+    REPACK_BLOCK_BYTES = 2 << 20, /* stays in a core's L2 cache; more where 16 rows need it */
+};
+/* Where rows come from: a stored tensor, or random numbers of a given spread. */
+struct repack_source {
+    const uint8_t *data; /* [n_out][n_in] of dtype, any alignment; NULL: random */
+    enum dtype dtype;
+    uint64_t seed;   /* random: value (row, col) is a function of seed, row and col */
+    float amplitude; /* random: uniform in [-amplitude, amplitude) */
+};
+/* Quantize (round to nearest) and pack into `to`, layout_bytes(shape) of host memory, 64-byte
+ * aligned. `pool` may be NULL. ERR_FORMAT: not finite, with the row; ERR_MEMORY. */
+MUST_USE bool repack_quantize(const struct repack_source *source, const struct layout_shape *shape,
+                              void *to, struct pool *pool, struct err *err);
+/* Random rows as they are: [n_out][n_in] of `dtype` into host memory. */
+MUST_USE bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_in,
+                            enum dtype dtype, void *to, struct pool *pool, struct err *err);

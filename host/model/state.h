@@ -1,0 +1,31 @@
+/* state.h - what a loaded model is made of. Inside host/model only; everybody else sees model.h. */
+#pragma once
+#include "host/model/model.h"
+#include "host/model/names.h"
+
+struct layer {
+    struct weight qkv, o, gate_up, down;
+    struct norm attn_norm, mlp_norm, q_norm, k_norm;
+    char names[4][24]; /* "layers.3.qkv": what the weights' names point to */
+};
+struct model_state {
+    struct layer *layers; /* [n_layers], owned */
+    struct weight embed, head;
+    struct norm final_norm;
+    struct rope rope;
+    struct view x, q, attended, gated; /* scratch, [rows_max][...]; see decoder.c */
+    struct model_slot *slots;          /* [n_slots], owned */
+    int32_t n_slots;
+};
+
+/* Fills model->state (layers, embed, head, norms, rope, slots) and the counts of bytes and
+ * parameters from the tensors, or with random numbers where `tensors` is NULL. All shapes are
+ * checked and all memory is reserved before the first byte is read. */
+MUST_USE bool model_load(struct model *model, const struct tensor_dir *tensors,
+                         const struct model_options *options, struct err *err);
+/* decoder.c: scratch for model_forward, once. */
+MUST_USE bool model_reserve_scratch(struct model *model, struct err *err);
+/* texts.c: eos, bos, sampling defaults, tokenizer, template. */
+MUST_USE bool model_read_texts(struct model *model, const struct hf_folder *folder,
+                               struct err *err);
+void model_clear_texts(struct model *model);

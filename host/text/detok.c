@@ -1,0 +1,91 @@
+/* detok.c - bytes of tokens to text, holding back a character until it is whole.
+ *
+ * Invariant: pending[0..n_pending) is a beginning of a well-formed UTF-8 sequence (at most three
+ * bytes) that the next bytes may complete. Allocates only through `out`. */
+#include "host/text/detok.h"
+#include <string.h>
+#include "host/base/utf8.h"
+
+static void put_bad(struct buf *out)
+{
+    buf_put(out, "\xef\xbf\xbd", 3);
+}
+
+void detok_init(struct detok *detok, const struct tokenizer *tokenizer, bool skip_special)
+{
+    *detok = (struct detok){ .tokenizer = tokenizer, .skip_special = skip_special };
+}
+
+/* Could more bytes make this one character? `left` bytes are all there is, and they are not one. */
+static bool may_complete(const char *bytes, size_t left)
+{
+    uint8_t lead = (uint8_t)bytes[0];
+    return lead >= 0xc2 && lead <= 0xf4 && (size_t)-utf8_step(bytes, left) == left;
+}
+
+/* Appends what is certain of bytes[0..length); returns how many bytes at the end are not. */
+static size_t put_text(const char *bytes, size_t length, struct buf *out)
+{
+    size_t plain = 0, i = 0; /* bytes[plain..i) are well-formed and not out yet */
+    while (i < length) {
+        int n = utf8_step(bytes + i, length - i);
+        if (n > 0) {
+            i += (size_t)n;
+            continue;
+        }
+        buf_put(out, bytes + plain, i - plain);
+        if (may_complete(bytes + i, length - i))
+            return length - i;
+        put_bad(out);
+        i += (size_t)-n;
+        plain = i;
+    }
+    buf_put(out, bytes + plain, i - plain);
+    return 0;
+}
+
+static void put_bytes(struct detok *detok, const char *bytes, size_t length, struct buf *out)
+{
+    /* First finish what is pending, a byte at a time: at most three of them. */
+    while (detok->n_pending > 0 && length > 0) {
+        char start[8];
+        memcpy(start, detok->pending, sizeof start);
+        start[detok->n_pending] = *bytes++;
+        length--;
+        size_t n = (size_t)detok->n_pending + 1, left = put_text(start, n, out);
+        memcpy(detok->pending, start + n - left, left);
+        detok->n_pending = (uint8_t)left;
+    }
+    size_t left = put_text(bytes, length, out);
+    if (left > 0) {
+        memcpy(detok->pending, bytes + length - left, left);
+        detok->n_pending = (uint8_t)left;
+    }
+}
+
+void detok_push(struct detok *detok, int32_t id, struct buf *out)
+{
+    size_t length;
+    const char *bytes = tokenizer_bytes(detok->tokenizer, id, &length);
+    if (!bytes || (detok->skip_special && tokenizer_is_special(detok->tokenizer, id)))
+        return;
+    detok->any = true;
+    put_bytes(detok, bytes, length, out);
+}
+
+void detok_flush(struct detok *detok, struct buf *out)
+{
+    if (detok->n_pending > 0)
+        put_bad(out);
+    detok->n_pending = 0;
+}
+
+void detok_all(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
+               struct buf *out)
+{
+    struct detok detok;
+    detok_init(&detok, tokenizer, skip_special);
+    for (size_t i = 0; i < n; i++)
+        detok_push(&detok, ids[i], out);
+    detok_flush(&detok, out);
+}

@@ -1,0 +1,26 @@
+/* detok.h - ids to text, one id at a time, never half a character.
+ *
+ * Invariant: what all pushes and the final flush appended is equal to decoding the whole list at
+ * once; bytes that can never become UTF-8 come out as U+FFFD exactly as a lossy decoder of the
+ * whole would write them. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "host/base/buf.h"
+#include "host/text/tokenizer.h"
+
+struct detok {
+    const struct tokenizer *tokenizer; /* borrowed */
+    bool skip_special;                 /* special tokens give no text */
+    bool any;           /* something was pushed (decoders that strip a first blank) */
+    uint8_t pending[8]; /* the start of a character that is not complete yet */
+    uint8_t n_pending;
+};
+void detok_init(struct detok *detok, const struct tokenizer *tokenizer, bool skip_special);
+/* Appends the text that is certain now (perhaps nothing). Unknown ids give nothing. */
+void detok_push(struct detok *detok, int32_t id, struct buf *out);
+/* The end: what is pending comes out as U+FFFD. */
+void detok_flush(struct detok *detok, struct buf *out);
+/* All at once. */
+void detok_all(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
+               struct buf *out);

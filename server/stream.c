@@ -1,0 +1,582 @@
+/* stream.c - from the engine's events to text: detokenizing, stop strings, log-probabilities.
+ *
+ * A collected reply is the stream, collected: both read the same events through the same code, and
+ * the text of a choice is released by the same rule, so they are equal byte for byte. Http thread
+ * only, but for exchange_write_reply of a large reply, which has its exchange to itself. */
+#include "server/exchange.h"
+#include <stdlib.h>
+#include <string.h>
+#include "host/base/clock.h"
+#include "server/server.h"
+
+enum { TEXT_BYTES_MAX = 64 << 20, KEPT_BYTES_MAX = 512 << 20 };
+
+static bool wants_kept(const struct generate *g)
+{
+    return g->sampling.n_top >= 0 || g->return_token_ids;
+}
+
+/* ---- stop strings -----------------------------------------------------------------------------
+ */
+
+/* Knuth, Morris, Pratt: backs[k][i] is the length of the longest beginning of stop string k, other
+ * than itself, that its first i + 1 bytes end with. So a byte costs a step or two per stop string,
+ * whatever the strings: comparing ends with beginnings took 64 hostile ones 16 ms a token. */
+static bool open_stops(struct exchange *x, struct arena *arena, struct err *err)
+{
+    const struct generate *g = &x->job->generate;
+    _Static_assert(API_STOP_BYTES_MAX <= UINT16_MAX, "lengths fit");
+    x->stop_backs = arena_take(arena, (size_t)g->n_stops, sizeof *x->stop_backs);
+    if (x->stop_backs == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for stop strings");
+    for (int32_t k = 0; k < g->n_stops; k++) {
+        const struct api_stop *stop = &g->stops[k];
+        uint16_t *back = arena_take(arena, stop->length, sizeof *back), n = 0;
+        if (back == NULL)
+            return err_set(err, ERR_MEMORY, "no memory for stop strings");
+        x->stop_backs[k] = back;
+        for (size_t i = 1; i < stop->length; i++) {
+            while (n > 0 && stop->text[i] != stop->text[n])
+                n = back[n - 1];
+            n = (uint16_t)(n + (stop->text[i] == stop->text[n]));
+            back[i] = n;
+        }
+    }
+    return true;
+}
+
+/* One byte further. The stop string that it completes (the longest, which starts first), or -1. The
+ * match that is complete first wins, so that where tokens were cut does not matter. */
+static int32_t step_stops(const struct exchange *x, struct choice *c, char byte)
+{
+    const struct generate *g = &x->job->generate;
+    int32_t best = -1;
+    for (int32_t k = 0; k < g->n_stops; k++) {
+        const struct api_stop *stop = &g->stops[k];
+        uint16_t n = c->stop_matched[k];
+        while (n > 0 && stop->text[n] != byte)
+            n = x->stop_backs[k][n - 1];
+        n = (uint16_t)(n + (stop->text[n] == byte));
+        c->stop_matched[k] = n;
+        if (n == stop->length && (best < 0 || n > g->stops[best].length))
+            best = k;
+    }
+    return best;
+}
+
+bool exchange_begin(struct exchange *x, struct err *err)
+{
+    struct job *job = x->job;
+    const struct generate *g = &job->generate;
+    int32_t n = job->n_requests * g->n;
+    x->choices = arena_take(&job->arena, (size_t)n, sizeof *x->choices);
+    if (x->choices == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %d choices", n);
+    if (!open_stops(x, &job->arena, err))
+        return false;
+    int32_t n_top = g->sampling.n_top > 0 ? g->sampling.n_top : 0;
+    for (int32_t i = 0; i < n; i++) {
+        struct choice *c = &x->choices[i];
+        c->stop_matched = arena_take(&job->arena, (size_t)g->n_stops, sizeof *c->stop_matched);
+        if (c->stop_matched == NULL)
+            return err_set(err, ERR_MEMORY, "no memory for %d choices", n);
+        c->request = job->requests[i / g->n];
+        c->seq = i % g->n;
+        c->index = i;
+        c->stop_token = -1;
+        c->kept_bytes = sizeof(struct kept_token) + (size_t)n_top * sizeof(struct top);
+        buf_init(&c->text, TEXT_BYTES_MAX);
+        buf_init(&c->held, TEXT_BYTES_MAX);
+        buf_init(&c->kept, KEPT_BYTES_MAX);
+        if (x->server->model->tokenizer != NULL)
+            detok_init(&c->detok, x->server->model->tokenizer, g->skip_special);
+    }
+    for (int32_t i = 0; i < job->n_requests; i++)
+        job->requests[i]->owner = x;
+    x->n_choices = n;
+    return true;
+}
+
+void exchange_end(struct exchange *x)
+{
+    for (int32_t i = 0; i < x->n_choices; i++) {
+        buf_clear(&x->choices[i].text);
+        buf_clear(&x->choices[i].held);
+        buf_clear(&x->choices[i].kept);
+    }
+    x->n_choices = 0;
+}
+
+void exchange_cancel(struct exchange *x)
+{
+    if (x->job == NULL)
+        return;
+    for (int32_t i = 0; i < x->job->n_requests; i++)
+        if (x->job->requests[i] != NULL)
+            atomic_store(&x->job->requests[i]->cancelled, true);
+    engine_wake(x->server->engine);
+}
+
+static void release(struct choice *c, size_t n)
+{
+    buf_put(&c->text, c->held.bytes, n);
+    buf_shift(&c->held, n);
+}
+
+/* New text has been appended to `held` from byte `from` on. True: a stop string ended the choice.
+ */
+static bool match_stops(const struct exchange *x, struct choice *c, size_t from)
+{
+    const struct generate *g = &x->job->generate;
+    for (size_t i = from; i < c->held.length && g->n_stops > 0; i++) {
+        int32_t k = step_stops(x, c, c->held.bytes[i]);
+        if (k < 0)
+            continue;
+        c->stop_text = g->stops[k].text;
+        release(c, g->include_stop ? i + 1 : i + 1 - g->stops[k].length);
+        buf_reset(&c->held);
+        return true;
+    }
+    /* The longest end that is the beginning of a stop string cannot be released yet. */
+    size_t back = 0;
+    for (int32_t k = 0; k < g->n_stops; k++)
+        back = c->stop_matched[k] > back ? c->stop_matched[k] : back;
+    release(c, c->held.length - back);
+    return false;
+}
+
+/* ---- events -----------------------------------------------------------------------------------
+ */
+
+static void keep(struct choice *c, const struct generate *g, int32_t id, float logprob,
+                 const struct top *tops, int32_t n_tops, bool prompt, bool no_logprob)
+{
+    if (!wants_kept(g))
+        return;
+    static const char zeros[sizeof(struct kept_token) + SAMPLE_TOP_MAX * sizeof(struct top)];
+    size_t at = c->kept.length;
+    buf_put(&c->kept, zeros, c->kept_bytes);
+    if (c->kept.failed)
+        return;
+    struct kept_token *kept = (struct kept_token *)(void *)(c->kept.bytes + at);
+    int32_t room = (int32_t)((c->kept_bytes - sizeof *kept) / sizeof(struct top));
+    *kept = (struct kept_token){ .id = id,
+                                 .logprob = logprob,
+                                 .text_offset = c->n_characters,
+                                 .n_tops = (int16_t)(n_tops < room ? n_tops : room),
+                                 .prompt = prompt,
+                                 .no_logprob = no_logprob };
+    if (kept->n_tops > 0)
+        memcpy(kept->tops, tops, (size_t)kept->n_tops * sizeof *tops);
+}
+
+/* The echoed prompt: its text as it was sent, its tokens with their log-probabilities. */
+static void begin_choice(struct exchange *x, struct choice *c)
+{
+    const struct generate *g = &x->job->generate;
+    const struct request *request = c->request;
+    c->begun = true;
+    if (!g->echo)
+        return;
+    const struct tokenizer *tokenizer = x->server->model->tokenizer;
+    const struct api_prompt *prompt = &g->prompts[c->index / g->n];
+    const struct prompt_logprobs *known = request->prompt_logprobs;
+    struct buf text;
+    buf_init(&text, TEXT_BYTES_MAX);
+    struct detok detok = { 0 };
+    if (tokenizer != NULL)
+        detok_init(&detok, tokenizer, g->skip_special);
+    for (int32_t i = 0; i < request->n_prompt && g->sampling.n_top >= 0; i++) {
+        const struct top *tops = NULL;
+        int32_t n_tops = 0;
+        if (known != NULL && known->tops != NULL && i > 0) {
+            n_tops = known->n_top;
+            tops = known->tops + (size_t)i * (size_t)n_tops;
+        }
+        keep(c, g, request->prompt[i], known && i > 0 ? known->logprobs[i] : 0, tops, n_tops, true,
+             i == 0);
+        if (tokenizer != NULL) {
+            size_t before = text.length;
+            detok_push(&detok, request->prompt[i], &text);
+            c->n_characters +=
+                (int32_t)reply_characters(buf_text(&text) + before, text.length - before);
+        }
+    }
+    if (prompt->text != NULL) {
+        buf_put(&c->text, prompt->text, prompt->length);
+        c->n_characters = (int32_t)reply_characters(prompt->text, prompt->length);
+    } else if (tokenizer != NULL) {
+        buf_reset(&text);
+        detok_all(tokenizer, request->prompt, (size_t)request->n_prompt, g->skip_special, &text);
+        buf_put(&c->text, buf_text(&text), text.length);
+        c->n_characters = (int32_t)reply_characters(buf_text(&text), text.length);
+    }
+    buf_clear(&text);
+}
+
+static void finish_choice(struct exchange *x, struct choice *c, const char *reason)
+{
+    struct metrics *m = &x->server->metrics;
+    uint64_t now = clock_ns();
+    c->done = true;
+    c->finish_reason = reason;
+    x->n_done++;
+    x->n_running--;
+    metrics_observe(&m->e2e, (double)(now - x->started_ns) * 1e-9);
+    metrics_observe(&m->generation_tokens, (double)c->n_tokens);
+    const struct request *request = c->request;
+    if (request->first_plan_ns != 0)
+        metrics_observe(&m->queue, (double)(request->first_plan_ns - request->submit_ns) * 1e-9);
+    if (request->first_token_ns != 0 && request->first_plan_ns != 0) {
+        metrics_observe(&m->prefill,
+                        (double)(request->first_token_ns - request->first_plan_ns) * 1e-9);
+        metrics_observe(&m->decode, (double)(now - request->first_token_ns) * 1e-9);
+        if (c->n_tokens > 1)
+            metrics_observe(&m->per_token, (double)(c->last_token_ns - request->first_token_ns) *
+                                               1e-9 / (double)(c->n_tokens - 1));
+    }
+    if (strcmp(reason, "stop") == 0)
+        m->success_stop++;
+    else if (strcmp(reason, "length") == 0)
+        m->success_length++;
+    else if (strcmp(reason, "abort") == 0)
+        m->success_abort++;
+    else
+        m->success_error++;
+}
+
+static void count_token(struct exchange *x, struct choice *c, uint64_t time_ns)
+{
+    if (c->n_tokens == 0)
+        metrics_observe(&x->server->metrics.ttft, (double)(time_ns - x->started_ns) * 1e-9);
+    else
+        metrics_observe(&x->server->metrics.inter_token,
+                        (double)(time_ns - c->last_token_ns) * 1e-9);
+    c->n_tokens++;
+    c->last_token_ns = time_ns;
+}
+
+/* Text of one token into the choice. True: a stop string ended it. */
+static bool add_text(struct exchange *x, struct choice *c, int32_t id)
+{
+    if (x->server->model->tokenizer == NULL)
+        return false;
+    size_t from = c->held.length;
+    detok_push(&c->detok, id, &c->held);
+    c->n_characters += (int32_t)reply_characters(buf_text(&c->held) + from, c->held.length - from);
+    return match_stops(x, c, from);
+}
+
+static void on_token(struct exchange *x, struct choice *c, const struct event *event,
+                     const struct top *tops)
+{
+    const struct generate *g = &x->job->generate;
+    count_token(x, c, event->time_ns);
+    keep(c, g, event->token, event->logprob, tops, event->n_top, false, false);
+    if (add_text(x, c, event->token)) {
+        atomic_store(&c->request->seq_cancelled[c->seq], true);
+        engine_wake(x->server->engine);
+        finish_choice(x, c, "stop");
+    }
+}
+
+static bool is_stop_token(const struct request *request, int32_t id)
+{
+    for (int32_t i = 0; i < request->n_stop_tokens; i++)
+        if (request->stop_tokens[i] == id)
+            return true;
+    return false;
+}
+
+static void on_done(struct exchange *x, struct choice *c, const struct event *event,
+                    const struct top *tops)
+{
+    const struct generate *g = &x->job->generate;
+    if (event->finish == FINISH_STOP) {
+        count_token(x, c, event->time_ns);
+        keep(c, g, event->finish_token, event->logprob, tops, event->n_top, false, false);
+        if (is_stop_token(c->request, event->finish_token)) {
+            c->stop_token = event->finish_token;
+            if (g->include_stop && add_text(x, c, event->finish_token)) {
+                finish_choice(x, c, "stop");
+                return;
+            }
+        }
+    }
+    if (event->finish == FINISH_ERROR && x->err.code == ERR_NONE)
+        err_set(&x->err, ERR_UNAVAILABLE, "%s", c->request->error_text);
+    if (event->finish == FINISH_CANCELLED && x->err.code == ERR_NONE && !x->gone)
+        err_set(&x->err, ERR_UNAVAILABLE, "the request was cancelled by the server");
+    if (x->server->model->tokenizer != NULL) {
+        size_t from = c->held.length;
+        detok_flush(&c->detok, &c->held);
+        if (match_stops(x, c, from)) {
+            finish_choice(x, c, "stop");
+            return;
+        }
+        release(c, c->held.length); /* half a stop string at the end is text after all */
+    }
+    finish_choice(x, c,
+                  event->finish == FINISH_STOP        ? "stop"
+                  : event->finish == FINISH_LENGTH    ? "length"
+                  : event->finish == FINISH_CANCELLED ? "abort"
+                                                      : "error");
+}
+
+/* ---- pieces -----------------------------------------------------------------------------------
+ */
+
+static struct reply_head head_of(const struct exchange *x)
+{
+    const struct generate *g = &x->job->generate;
+    return (struct reply_head){ .kind = g->kind,
+                                .id = x->id,
+                                .model = x->server->api.id,
+                                .created_s = x->created_s,
+                                .logprobs = g->sampling.n_top >= 0,
+                                .return_token_ids = g->return_token_ids };
+}
+
+static struct reply_usage usage_of(const struct exchange *x)
+{
+    struct reply_usage usage = { 0 };
+    for (int32_t i = 0; i < x->job->n_requests; i++) {
+        usage.prompt_tokens += x->job->requests[i]->n_prompt;
+        usage.cached_tokens += x->job->requests[i]->n_cached;
+    }
+    for (int32_t i = 0; i < x->n_choices; i++)
+        usage.completion_tokens += x->choices[i].n_tokens;
+    return usage;
+}
+
+static void token_bytes(const struct exchange *x, int32_t id, const char **bytes, size_t *length)
+{
+    *bytes = NULL;
+    if (x->server->model->tokenizer != NULL)
+        *bytes = tokenizer_bytes(x->server->model->tokenizer, id, length);
+    if (*bytes == NULL) {
+        *bytes = "";
+        *length = 0;
+    }
+}
+
+/* The choice's text and kept tokens as a piece; *memory is to be freed. False: no memory. */
+static bool make_piece(const struct exchange *x, const struct choice *c, struct reply_piece *piece,
+                       void **memory)
+{
+    const struct generate *g = &x->job->generate;
+    int32_t n = (int32_t)(c->kept.length / c->kept_bytes);
+    size_t n_top = g->sampling.n_top > 0 ? (size_t)g->sampling.n_top : 0;
+    struct reply_token *tokens = NULL;
+    *memory = NULL;
+    if (n > 0) {
+        size_t bytes = (size_t)n * (sizeof *tokens + n_top * sizeof(struct reply_top));
+        *memory = tokens = malloc(bytes);
+        if (tokens == NULL)
+            return false;
+    }
+    struct reply_top *tops = (struct reply_top *)(void *)(tokens + n);
+    for (int32_t i = 0; i < n; i++) {
+        const struct kept_token *kept =
+            (const struct kept_token *)(const void *)(c->kept.bytes + (size_t)i * c->kept_bytes);
+        struct reply_top *mine = n_top ? tops + (size_t)i * n_top : NULL;
+        tokens[i] = (struct reply_token){ .id = kept->id,
+                                          .logprob = kept->logprob,
+                                          .prompt = kept->prompt,
+                                          .no_logprob = kept->no_logprob,
+                                          .tops = mine,
+                                          .n_tops = kept->n_tops,
+                                          .text_offset = kept->text_offset };
+        token_bytes(x, kept->id, &tokens[i].bytes, &tokens[i].length);
+        for (int32_t k = 0; k < kept->n_tops; k++) {
+            mine[k].logprob = kept->tops[k].logprob;
+            token_bytes(x, kept->tops[k].token, &mine[k].bytes, &mine[k].length);
+        }
+    }
+    *piece = (struct reply_piece){ .index = c->index,
+                                   .text = buf_text(&c->text),
+                                   .length = c->text.length,
+                                   .tokens = tokens,
+                                   .n_tokens = n,
+                                   .finish_reason = c->finish_reason,
+                                   .stop_reason_text = c->stop_text,
+                                   .stop_reason_token = c->stop_token };
+    return true;
+}
+
+static void no_memory(struct exchange *x)
+{
+    if (x->err.code == ERR_NONE)
+        err_set(&x->err, ERR_MEMORY, "no memory for the reply");
+}
+
+/* Frame what the choice has released as one event, if there is anything to say. */
+static void send_piece(struct exchange *x, struct choice *c, bool first)
+{
+    struct reply_head head = head_of(x);
+    struct reply_usage usage = usage_of(x);
+    const struct generate *g = &x->job->generate;
+    const struct reply_usage *running = g->continuous_usage ? &usage : NULL;
+    bool chat = g->kind == API_CHAT;
+    const int32_t *prompt_ids = g->return_token_ids && !c->prompt_sent ? c->request->prompt : NULL;
+    if (first && chat) {
+        struct reply_piece role = { .index = c->index,
+                                    .text = "",
+                                    .first = true,
+                                    .stop_reason_token = -1,
+                                    .prompt_ids = prompt_ids,
+                                    .n_prompt_ids = c->request->n_prompt };
+        reply_chunk(&x->out, &head, &role, running);
+        prompt_ids = NULL;
+        c->prompt_sent = true;
+    }
+    bool ended = c->finish_reason != NULL && !c->final_sent;
+    /* Tokens without text (half a character, half a stop string) wait for the text. Without a
+     * tokenizer there is none to wait for: the ids are the reply. */
+    bool ids_only = x->server->model->tokenizer == NULL && c->kept.length > 0;
+    if (c->text.length == 0 && !ended && !ids_only)
+        return;
+    void *memory;
+    struct reply_piece piece;
+    if (!make_piece(x, c, &piece, &memory)) {
+        no_memory(x);
+        return;
+    }
+    piece.prompt_ids = prompt_ids;
+    piece.n_prompt_ids = c->request->n_prompt;
+    c->prompt_sent = true;
+    if (chat && ended && c->text.length > 0) {
+        /* The last text and the finish are two events: an empty delta carries the reason. */
+        piece.finish_reason = NULL;
+        reply_chunk(&x->out, &head, &piece, running);
+        piece = (struct reply_piece){ .index = c->index,
+                                      .text = "",
+                                      .finish_reason = c->finish_reason,
+                                      .stop_reason_text = c->stop_text,
+                                      .stop_reason_token = c->stop_token };
+    }
+    reply_chunk(&x->out, &head, &piece, running);
+    c->final_sent = c->final_sent || ended;
+    free(memory);
+    buf_reset(&c->text);
+    buf_reset(&c->kept);
+}
+
+static void end_stream(struct exchange *x)
+{
+    if (x->out_final)
+        return;
+    if (x->err.code != ERR_NONE) {
+        reply_error_chunk(&x->out, &x->err);
+    } else if (x->job->generate.include_usage) {
+        struct reply_head head = head_of(x);
+        struct reply_usage usage = usage_of(x);
+        reply_usage_chunk(&x->out, &head, &usage);
+    }
+    reply_done(&x->out);
+    x->out_final = true;
+}
+
+/* A sequence's events. A slow client's stay in the ring: the engine then plans no more of it. */
+static void drain_choice(struct exchange *x, struct choice *c)
+{
+    struct outbox *outbox = &c->request->outboxes[c->seq];
+    bool stream = x->job->generate.stream;
+    uint32_t ready = spsc_ready(&outbox->ring);
+    bool was_full = ready + 2 >= outbox->ring.capacity, read = false;
+    int32_t n_top = x->job->generate.sampling.n_top;
+    while (spsc_ready(&outbox->ring) > 0) {
+        if (stream && x->state == EXCHANGE_STREAM && !x->gone && !c->done &&
+            x->out.length - x->out_read > EXCHANGE_OUT_MAX)
+            break;
+        uint32_t at = spsc_read_at(&outbox->ring);
+        const struct event event = outbox->events[at];
+        const struct top *tops =
+            outbox->tops && n_top > 0 ? outbox->tops + (size_t)at * (size_t)n_top : NULL;
+        bool first = !c->begun;
+        if (!c->done && !x->gone) {
+            if (first)
+                begin_choice(x, c);
+            if (event.kind == EVENT_TOKEN)
+                on_token(x, c, &event, tops);
+            else
+                on_done(x, c, &event, tops);
+            if (stream && x->err.code == ERR_NONE) {
+                x->state = EXCHANGE_STREAM;
+                send_piece(x, c, first);
+            }
+        } else if (!c->done && event.kind == EVENT_DONE) {
+            finish_choice(x, c, "abort");
+        }
+        spsc_read(&outbox->ring);
+        read = true;
+    }
+    if (read && was_full)
+        engine_wake(x->server->engine); /* there is room again: it may be planned */
+}
+
+void exchange_drain(struct exchange *x, struct request *request)
+{
+    for (int32_t i = 0; i < x->n_choices; i++)
+        if (request == NULL || x->choices[i].request == request)
+            drain_choice(x, &x->choices[i]);
+    if (x->gone)
+        return;
+    bool failed = x->err.code != ERR_NONE;
+    if (failed && x->n_done < x->n_choices)
+        exchange_cancel(x);
+    if (x->state == EXCHANGE_STREAM && (failed || x->n_done == x->n_choices))
+        end_stream(x);
+}
+
+/* ---- the collected reply ----------------------------------------------------------------------
+ */
+
+bool exchange_reply_is_large(const struct exchange *x)
+{
+    size_t bytes = 0;
+    for (int32_t i = 0; i < x->n_choices; i++)
+        bytes += x->choices[i].kept.length + x->choices[i].text.length;
+    return bytes > 64 * 1024; /* about a millisecond of formatting */
+}
+
+void exchange_write_reply(struct exchange *x)
+{
+    struct reply_head head = head_of(x);
+    const struct generate *g = &x->job->generate;
+    reply_begin(&x->out, &head);
+    struct reply_timings timings = { 0 };
+    for (int32_t i = 0; i < x->n_choices; i++) {
+        struct choice *c = &x->choices[i];
+        void *memory;
+        struct reply_piece piece;
+        if (!make_piece(x, c, &piece, &memory)) {
+            no_memory(x);
+            return;
+        }
+        if (g->return_token_ids) {
+            piece.prompt_ids = c->request->prompt;
+            piece.n_prompt_ids = c->request->n_prompt;
+        }
+        reply_choice(&x->out, &head, &piece, i == 0);
+        free(memory);
+        timings.predicted_n += c->n_tokens;
+        double ms = c->request->first_token_ns && c->last_token_ns > c->request->first_token_ns
+                        ? (double)(c->last_token_ns - c->request->first_token_ns) * 1e-6
+                        : 0;
+        timings.predicted_ms = ms > timings.predicted_ms ? ms : timings.predicted_ms;
+    }
+    for (int32_t i = 0; i < x->job->n_requests; i++) {
+        const struct request *request = x->job->requests[i];
+        timings.cache_n += request->n_cached;
+        timings.prompt_n += request->n_prompt - request->n_cached;
+        if (request->first_token_ns && request->first_plan_ns)
+            timings.prompt_ms += (double)(request->first_token_ns - request->first_plan_ns) * 1e-6;
+    }
+    struct reply_usage usage = usage_of(x);
+    const struct request *first = x->job->requests[0];
+    reply_end(&x->out, &head, &usage, &timings, g->return_token_ids ? first->prompt : NULL,
+              first->n_prompt);
+    if (x->out.failed)
+        no_memory(x);
+}
