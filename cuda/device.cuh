@@ -37,7 +37,7 @@ DEVICE uint32_t shfl(uint32_t v, int from_lane) { return __shfl_sync(0xffffffffu
 DEVICE uint32_t shfl_xor(uint32_t v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 DEVICE float shfl_f32(float v, int from_lane) { return __shfl_sync(0xffffffffu, v, from_lane); }
 DEVICE float shfl_xor_f32(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
-DEVICE uint32_t ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
+DEVICE uint32_t warp_ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
 /* Registers of a thread of this warpgroup, a multiple of 8 (sm_90a; all its warps take part). */
 template <int N> DEVICE void registers_give()
 {
