@@ -1,7 +1,12 @@
 /* pool.c - one fork-join of fixed parts at a time.
  *
- * Invariant: between two runs every worker waits for `generation` to move; `job` is written only
- * then, before the move, and `pending` counts the workers that have not finished. Both words are
+ * A part is run by whoever claims it first. The caller starts with part 0 and goes on with what is
+ * left, so a worker that the system keeps off its CPU (two CPUs serve the compute threads, the
+ * event loop and the clients: it comes back at a tick, 4 ms later) delays a run only while it is
+ * inside a part, and an op that is over before a sleeper wakes costs no waiting at all.
+ *
+ * Invariant: `fn` and `arg` are written only while no part is unfinished; a claim names its run in
+ * the upper half of the word, hence whoever holds one may read them. `generation` and `pending` are
  * futexes: a waiter spins SPIN_NS, announces itself, and sleeps; whoever moves the word wakes it
  * only if it announced itself (both sides sequentially consistent, so one of them sees the other).
  * An idle pool uses no CPU time. */
@@ -31,9 +36,10 @@ struct worker {
 };
 
 struct pool {
-    _Atomic uint32_t generation; /* moves once per run, and once to stop */
-    _Atomic uint32_t n_sleeping; /* workers that sleep, or are about to, on generation */
-    _Alignas(64) _Atomic uint32_t pending;
+    _Atomic uint32_t generation;           /* moves once per run, and once to stop */
+    _Atomic uint32_t n_sleeping;           /* workers that sleep, or are about to, on generation */
+    _Alignas(64) _Atomic uint64_t claims;  /* run << 32 | next part that nobody has */
+    _Alignas(64) _Atomic uint32_t pending; /* parts of the run that are not done */
     _Atomic uint32_t caller_sleeps;
     _Alignas(64) pool_fn *fn; /* NULL: stop */
     void *arg;
@@ -93,6 +99,23 @@ static void wait_for_run(struct pool *pool, uint32_t seen)
     }
 }
 
+/* Runs parts of the current run until all are claimed; false when the pool stops. */
+static bool run_parts(struct pool *pool)
+{
+    uint64_t claims = atomic_load(&pool->claims);
+    while ((uint32_t)claims < (uint32_t)pool->n_threads) {
+        if (!atomic_compare_exchange_weak(&pool->claims, &claims, claims + 1))
+            continue;
+        if (!pool->fn)
+            return false;
+        pool->fn(pool->arg, (int32_t)(uint32_t)claims, pool->n_threads);
+        if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps))
+            futex_wake_all(&pool->pending);
+        claims = atomic_load(&pool->claims);
+    }
+    return true;
+}
+
 static void *work(void *arg)
 {
     struct worker *self = arg;
@@ -104,21 +127,22 @@ static void *work(void *arg)
         CPU_SET((size_t)self->cpu, &set);
         pthread_setaffinity_np(pthread_self(), sizeof set, &set); /* refused: runs anywhere */
     }
-    for (uint32_t seen = 0;; seen++) {
+    for (uint32_t seen = 0;;) {
         wait_for_run(pool, seen);
-        if (!pool->fn)
+        seen = atomic_load(&pool->generation); /* before the claims: a later run wakes us again */
+        if (!run_parts(pool))
             return NULL;
-        pool->fn(pool->arg, self->part, pool->n_threads);
-        if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps))
-            futex_wake_all(&pool->pending);
     }
 }
 
+/* Part 0 is the caller's. */
 static void start_run(struct pool *pool, pool_fn *fn, void *arg)
 {
     pool->fn = fn;
     pool->arg = arg;
     atomic_store(&pool->pending, (uint32_t)pool->n_threads - 1);
+    const uint64_t run = (atomic_load(&pool->claims) >> 32) + 1;
+    atomic_store(&pool->claims, run << 32 | 1);
     atomic_fetch_add(&pool->generation, 1);
     if (atomic_load(&pool->n_sleeping) > 0)
         futex_wake_all(&pool->generation);
@@ -142,8 +166,10 @@ void pool_run(struct pool *pool, pool_fn *fn, void *arg)
     if (pool->n_threads > 1)
         start_run(pool, fn, arg);
     fn(arg, 0, pool->n_threads);
-    if (pool->n_threads > 1)
+    if (pool->n_threads > 1) {
+        run_parts(pool);
         wait_for_workers(pool);
+    }
 }
 
 bool pool_open(struct pool **out, int32_t n_threads, struct err *err)

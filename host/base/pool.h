@@ -1,5 +1,6 @@
-/* pool.h - a small pinned thread pool: the caller is worker 0. Parts are fixed by index, never
- * stolen, so which thread did what cannot change a result. Waiters spin 50 us, then sleep. */
+/* pool.h - a small pinned thread pool; the caller works too. A run is cut into as many parts as
+ * there are threads, fixed by index: results cannot depend on who runs a part. A thread that comes
+ * late finds its part done by another. Waiters spin 50 us, then sleep. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
