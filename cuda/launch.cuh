@@ -2,7 +2,7 @@
  *
  *   cudaError_t status = LAUNCH((gemm_small<4, 2>), grid, threads, shared_bytes, stream, flags, args...);
  *
- * The kernel's name in parentheses when it has a comma. The limit of dynamic shared memory is
+ * The kernel's name always in parentheses (it may have commas). The limit of dynamic shared memory is
  * raised once per kernel. Errors are those of the launch alone; a kernel's own faults come with a
  * later call (DESIGN 6). */
 #pragma once
