@@ -74,13 +74,16 @@ DEVICE void griddep_launch()
 /* ---- memory -----------------------------------------------------------------------------------
  */
 
-/* 16 bytes, read once: past L1, first out of L2. 16-byte aligned. */
+/* 16 bytes, read once: past L1, first out of L2. 16-byte aligned. (The policy is a constant, which
+ * the assembler knows; the modifier L2::evict_first itself is for wider loads of later chips.) */
 DEVICE uint4 ldg_stream(const void *from)
 {
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
     uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::evict_first.v4.u32 {%0,%1,%2,%3}, [%4];"
+    asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.u32 {%0,%1,%2,%3}, [%4], %5;"
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from));
+                 : "l"(from), "l"(policy));
     return v;
 }
 /* 16 bytes of shared or global memory, 16-byte aligned. */
