@@ -154,6 +154,13 @@ struct backend_ops {
     void (*attend)(struct backend *be, const struct attend_op *op);
     void (*logits)(struct backend *be, const struct logits_op *op);
     void (*sample)(struct backend *be, const struct sample_op *op);
+    /* One step of many kernels as one launch. NULL where there is nothing to gain. `replay`: the ops
+     * of this batch, logits included, were recorded before for this `kv` and run now: true, and the
+     * caller makes no other call for this forward pass. Else `record` may answer true: the ops
+     * that follow are recorded, and run at record_end. Same bits as without. */
+    bool (*replay)(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
+    bool (*record)(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
+    void (*record_end)(struct backend *be);
     /* Wait for everything; false with the first failure since open (it stays: the device is lost).
      */
     bool (*finish)(struct backend *be, struct err *err);
@@ -163,6 +170,8 @@ struct backend {
     const struct backend_ops *ops;
     const char *name;      /* "cpu avx512-vnni, 2 threads, int8 activations" */
     bool host_memory;      /* ops read host pointers: weights may stay in the mapped file */
+    bool f64;              /* quantized matrices in layout F64 */
+    size_t device_free;    /* bytes of device memory that were free at open; 0: host memory */
     bool exact;            /* fp32 activations and KV, canonical weights */
     enum dtype activation; /* of views between ops */
     enum dtype kv_dtype;   /* default KV element */
