@@ -241,10 +241,14 @@ struct attend_plan {
     int32_t decode_max, prefill_max;
     int32_t n_decode, n_prefill, n_decode_rows;
 };
+enum { ATTEND_CHUNK_FIXED = 512 }; /* --invariant: keys of a split, whatever the batch */
 void attend_plan_batch(struct attend_plan *plan, const struct batch *batch, int32_t window,
                        int32_t n_kv_heads, int32_t chunk, const struct device_info *device);
-/* Most items that batches of rows_max rows and n_seqs_max sequences can need. */
-int32_t attend_decode_items_max(int32_t rows_max, int32_t ctx, const struct device_info *device);
+/* Most decode items that `rows` rows of at most ctx keys make with this chunk (0: chosen): decode_max,
+ * n_items of a graph of this many rows, and the rows of `partial`. n_decode, what a batch really
+ * has, is never more; the rest up to decode_max has row -1. */
+int32_t attend_decode_items_max(int32_t rows, int32_t ctx, int32_t n_kv_heads, int32_t chunk,
+                                const struct device_info *device);
 int32_t attend_prefill_items_max(int32_t rows_max);
 bool attend_fits(int32_t head_dim, int32_t n_heads, int32_t n_kv_heads, enum dtype kv_dtype);
 cudaError_t attend_decode(const struct launch *launch, const struct attend_in *op);
