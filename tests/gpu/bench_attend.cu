@@ -62,7 +62,7 @@ static double time_step(const struct step *s, bool prefill)
 {
     const int rows = s->batch.n_rows, ctx = s->positions.back() + 1;
     struct attend_plan plan = {};
-    plan.decode_max = attend_decode_items_max(rows, ctx, &harness.device);
+    plan.decode_max = attend_decode_items_max(rows, ctx, KV_HEADS, 0, &harness.device);
     plan.prefill_max = attend_prefill_items_max(rows);
     std::vector<struct attend_item> decode((size_t)plan.decode_max), some((size_t)plan.prefill_max);
     plan.decode = decode.data();
