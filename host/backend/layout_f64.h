@@ -26,7 +26,8 @@ struct f64_kind {
     int32_t group; /* 32, 64 or 128: larger ones repeat their scale */
     bool zeros;    /* a zero per (row, group): whole numbers or fractions that fp16 holds */
     bool fractions;        /* some zero is not a whole number: one more subtraction */
-    const uint16_t *table; /* 16 fp16 values (nf4, fp4, iq4), or NULL: integers */
+    const uint16_t *table; /* 16 fp16 values (nf4, fp4, iq4) in host memory: launchers pass them by
+                              value; or NULL: integers */
 };
 static inline int32_t f64_pad(int32_t n, int32_t to) { return (n + to - 1) / to * to; }
 static inline int32_t f64_blocks(int32_t n_in) { return f64_pad(n_in, F64_UNIT_COLS) / F64_UNIT_COLS; }
