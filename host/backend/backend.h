@@ -27,6 +27,9 @@
 #include "host/backend/batch.h"
 #include "host/backend/layout.h"
 #include "host/backend/sampler.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* ---- weights ----------------------------------------------------------------------------------
  */
@@ -195,3 +198,6 @@ MUST_USE bool cpu_backend_open(struct backend **be, const struct cpu_options *op
                                struct err *err);
 /* Whether this machine can run it. */
 bool cpu_isa_available(enum cpu_isa isa);
+#ifdef __cplusplus
+}
+#endif

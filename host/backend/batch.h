@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "host/backend/kv_layout.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct batch_seq {
     int32_t slot; /* the engine's slot, stable over a sequence's life */
@@ -50,3 +53,6 @@ void batch_single_clear(struct batch_single *single);
 /* tokens[0..n) at positions from..from+n-1; logits for all rows, or for the last alone. */
 const struct batch *batch_single_build(struct batch_single *single, const int32_t *tokens,
                                        int32_t n, int32_t from, bool all_logits);
+#ifdef __cplusplus
+}
+#endif

@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include "host/base/dtype.h"
 #include "host/base/err.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* 16: vLLM's block size and what prefix-routing indexes expect; half an MMA tile of tokens. */
 enum { PAGE_TOKENS = 16, KV_GROUPS_MAX = 4 };
@@ -50,3 +53,6 @@ static inline int32_t kv_pages_for(int64_t n_tokens)
 {
     return (int32_t)((n_tokens + PAGE_TOKENS - 1) / PAGE_TOKENS);
 }
+#ifdef __cplusplus
+}
+#endif

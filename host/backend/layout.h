@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include "host/base/dtype.h"
 #include "host/format/matrix.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum layout {
     LAYOUT_ROWS,   /* unquantized: [n_out][n_in] in the dtype it is stored in, any alignment */
@@ -64,3 +67,6 @@ float layout_zero_at(const struct layout_shape *shape, const void *packed, int32
                      int32_t group);
 /* One row of weights as floats. */
 void layout_row(const struct layout_shape *shape, const void *packed, int32_t row, float *out);
+#ifdef __cplusplus
+}
+#endif

@@ -10,6 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "host/base/err.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum { SAMPLE_TOP_MAX = 20 };
 
@@ -64,3 +67,6 @@ void sampler_probs(struct sampler *sampler, const float *logits, const struct sa
                    double *probs);
 /* Neutral: temperature 1, everything off. */
 struct sample_params sample_params_neutral(void);
+#ifdef __cplusplus
+}
+#endif

@@ -3,6 +3,9 @@
 #include <stdint.h>
 #include "host/base/dtype.h"
 #include "host/base/err.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct view {
     void *data;       /* backend memory; borrowed */
@@ -12,7 +15,8 @@ struct view {
 };
 static inline struct view view_of(void *data, enum dtype dtype, int32_t n_rows, int32_t n_cols)
 {
-    return (struct view){ data, dtype, n_rows, n_cols, n_cols };
+    const struct view v = { data, dtype, n_rows, n_cols, n_cols };
+    return v;
 }
 /* Row pointer of an F32 view in host memory. */
 static inline float *view_row(struct view v, int32_t row)
@@ -27,3 +31,6 @@ static inline struct view view_head(struct view v, int32_t n_rows)
     v.n_rows = n_rows;
     return v;
 }
+#ifdef __cplusplus
+}
+#endif

@@ -17,7 +17,7 @@ static inline float half_bf16_to_f32(uint16_t bits)
     union {
         uint32_t u;
         float f;
-    } v = { .u = (uint32_t)bits << 16 };
+    } v = { (uint32_t)bits << 16 };
     return v.f;
 }
 uint16_t half_f32_to_bf16(float value);

@@ -11,6 +11,9 @@
 #include <stddef.h>
 #include "host/base/err.h"
 #include "host/base/dtype.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum code_kind {
     CODE_INT, /* unsigned integers of `bits` bits with a zero point */
@@ -54,3 +57,6 @@ void matrix_dequantize_row(const struct matrix *matrix, int32_t row, float *out)
  * more than 31 binades (they round when packed), or are not finite (factor 1). A row of zero scales
  * has factor 1. */
 MUST_USE bool matrix_scale_parts(const struct matrix *matrix, int32_t row, float *row_factor);
+#ifdef __cplusplus
+}
+#endif
