@@ -232,7 +232,9 @@ static bool open_bench(struct bench *b, struct err *err)
         n_pages[g] = pages < INT32_MAX ? (int32_t)pages : INT32_MAX;
         bytes += pages * (double)kv_page_bytes(&b->kv, g);
     }
-    size_t available = memory_available();
+    size_t available = b->loaded.be->device_free > 0
+                           ? b->loaded.be->device_free - model->weight_bytes
+                           : memory_available();
     if (available > 0 && bytes > 0.9 * (double)available) {
         char texts[2][32];
         return err_set(

@@ -149,6 +149,8 @@ bool load_model(struct loaded *loaded, const struct options *options,
         sigbus_watch(&loaded->folder.tensors);
     if (!open_backend(&loaded->be, options, choice->activations, err))
         goto fail;
+    if (loaded->be->device_free > 0)
+        loaded->available = loaded->be->device_free;
     if (choice->activations == ACTIVATIONS_EXACT && options->kv == KV_BF16) {
         err_set(err, ERR_UNSUPPORTED, "--kv bf16: exact activations keep fp32 keys and values");
         goto fail;
@@ -218,7 +220,7 @@ bool load_plan(struct loaded *loaded, const struct options *options, int32_t max
         .percent = options->memory.percent,
         .weights = model->weight_bytes,
         .weights_anonymous = model->weight_anonymous_bytes,
-        .activations = model->activation_bytes,
+        .activations = model->activation_bytes + loaded->be->workspace,
         .tables = table_bytes(model, max_seqs, n_connections),
         .ctx = model->ctx,
         .max_seqs = max_seqs,

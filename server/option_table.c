@@ -96,6 +96,10 @@ const struct option OPTIONS[] = {
       "threads of the CPU backend; auto: one a CPU", 1, 64, AUTO, false },
     { "isa", 0, OPTION_CHOICE, MODEL, AT(isa), "auto|portable|avx2|avx512", "auto",
       "instruction set of the CPU backend; auto: the best there is", 0, 0, ISAS, false },
+    { "graphs", 0, OPTION_ONOFF, MODEL, AT(graphs), "on|off", "on",
+      "CUDA: decode steps as recorded graphs", 0, 0, NULL, false },
+    { "invariant", 0, OPTION_FLAG, MODEL, AT(invariant), NULL, NULL,
+      "CUDA: a row's bits do not depend on what runs beside it", 0, 0, NULL, false },
 
     { "host", 0, OPTION_TEXT, SERVE | HEALTH, AT(host), "ADDRESS", "127.0.0.1",
       "address to listen on; 0.0.0.0: every one", 0, 0, NULL, false },

@@ -56,6 +56,7 @@ struct options {
     struct option_device device;
     int32_t isa; /* enum cpu_isa */
     int32_t threads;
+    bool graphs, invariant; /* CUDA */
     struct option_memory memory;
 
     int32_t weights, base_weights; /* enum weights_mode */

@@ -137,9 +137,11 @@ enum region { REGION_WEIGHTS, REGION_KV, REGION_ACTIVATIONS, REGION_COUNT };
 struct backend_limits {
     int32_t rows_max; /* rows of a step */
     int32_t logit_rows_max;
+    int32_t seqs_max, n_kv_groups; /* sequences of a step; groups of page tables */
     int32_t cols_max; /* widest input or product */
     int32_t vocab;
-    int32_t n_heads, head_dim, ctx;
+    int32_t n_heads, n_kv_heads, head_dim, ctx;
+    int32_t windows[KV_GROUPS_MAX]; /* as kv_group.window */
 };
 
 struct backend;
@@ -175,6 +177,7 @@ struct backend {
     bool host_memory;      /* ops read host pointers: weights may stay in the mapped file */
     bool f64;              /* quantized matrices in layout F64 */
     size_t device_free;    /* bytes of device memory that were free at open; 0: host memory */
+    size_t workspace;      /* bytes of device memory that prepare took, and recordings may */
     bool exact;            /* fp32 activations and KV, canonical weights */
     enum dtype activation; /* of views between ops */
     enum dtype kv_dtype;   /* default KV element */

@@ -45,15 +45,20 @@ bool model_reserve_scratch(struct model *model, struct err *err)
     const int32_t products[] = { n_q + 2 * c->n_kv_heads * c->head_dim, 2 * c->intermediate };
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         widest = products[i] > widest ? products[i] : widest;
-    const struct backend_limits limits = {
+    struct backend_limits limits = {
         .rows_max = model->rows_max,
         .logit_rows_max = model->logit_rows_max,
+        .seqs_max = model->logit_rows_max, /* every sequence of a step may want a token */
+        .n_kv_groups = c->n_kv_groups,
         .cols_max = widest,
         .vocab = c->vocab,
         .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
         .ctx = model->ctx,
     };
+    for (int32_t g = 0; g < c->n_kv_groups; g++)
+        limits.windows[g] = c->windows[g];
     return be->ops->prepare(be, &limits, err);
 }
 
@@ -98,6 +103,12 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
     const struct view x = view_head(s->x, n), q = view_head(s->q, n);
     const struct view attended = view_head(s->attended, n), gated = view_head(s->gated, n);
     const struct step step = { be, batch, tap, tap_context, c->gate };
+    if (tap == NULL && be->ops->replay != NULL && be->ops->replay(be, batch, kv)) {
+        if (beat != NULL)
+            atomic_fetch_add_explicit(beat, 1, memory_order_relaxed);
+        return;
+    }
+    const bool recording = tap == NULL && be->ops->record != NULL && be->ops->record(be, batch, kv);
 
     be->ops->embed(be, &(struct embed_op){
                            .y = x, .table = &s->embed, .batch = batch, .scale = c->embed_scale });
@@ -139,4 +150,6 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
                                      .batch = batch,
                                      .scale = c->logit_scale,
                                      .soft_cap = c->logit_soft_cap });
+    if (recording)
+        be->ops->record_end(be);
 }

@@ -18,6 +18,8 @@ struct model_setup {
     enum cpu_isa isa;
     int32_t ctx, rows; /* 0: 128, 128 */
     bool pages;        /* reserve pages and a batch here; false: a scorer will */
+    /* another backend than the CPU's; NULL: that one */
+    bool (*open_backend)(struct backend **be, struct err *err);
 };
 struct model_run {
     struct hf_folder folder; /* must outlive the model */
@@ -55,7 +57,8 @@ static inline bool model_run_open(struct model_run *run, const char *folder, con
             goto fail;
         text->owned = true;
     }
-    if (!cpu_backend_open(&run->be, &cpu, err))
+    if (!(setup->open_backend != NULL ? setup->open_backend(&run->be, err)
+                                      : cpu_backend_open(&run->be, &cpu, err)))
         goto fail;
     if (!model_open(&run->model, &run->folder, NULL, run->be, &options, err))
         goto fail_backend;
@@ -94,8 +97,10 @@ static inline void model_run_logits(struct model_run *run, const int32_t *tokens
         model_forward(&run->model, batch, &run->kv, tap, tap_context, NULL);
         assert_ok(run->be->ops->finish(run->be, &err), &err);
         for (int32_t r = 0; r < rows; r++)
-            memcpy(out + (size_t)(from + r) * (size_t)vocab, view_row(run->model.logits, r),
-                   (size_t)vocab * sizeof *out);
+            run->be->ops->download(run->be, out + (size_t)(from + r) * (size_t)vocab,
+                                   (const float *)run->model.logits.data +
+                                       (size_t)r * (size_t)vocab,
+                                   (size_t)vocab * sizeof *out);
     }
 }
 
