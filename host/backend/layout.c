@@ -60,6 +60,10 @@ static bool is_tiled(enum layout layout)
 {
     return layout == LAYOUT_W4_C16 || layout == LAYOUT_W8_C16;
 }
+static bool is_f64(enum layout layout)
+{
+    return layout == LAYOUT_W4_F64 || layout == LAYOUT_W8_F64;
+}
 static int32_t groups_of(const struct layout_shape *shape)
 {
     return (shape->n_in - 1) / shape->group + 1;
@@ -68,7 +72,8 @@ static void check_shape(const struct layout_shape *shape)
 {
     CHECK(shape->n_out > 0 && shape->n_in > 0);
     CHECK(shape->group > 0 && shape->group <= shape->n_in);
-    CHECK(shape->bits >= 1 && shape->bits <= (shape->layout == LAYOUT_W4_C16 ? 4 : 8));
+    const bool four = shape->layout == LAYOUT_W4_C16 || shape->layout == LAYOUT_W4_F64;
+    CHECK(shape->bits >= 1 && shape->bits <= (four ? 4 : 8));
 }
 
 const char *layout_name(enum layout layout)
@@ -82,6 +87,10 @@ const char *layout_name(enum layout layout)
         return "w4-c16";
     case LAYOUT_W8_C16:
         return "w8-c16";
+    case LAYOUT_W4_F64:
+        return "w4-f64";
+    case LAYOUT_W8_F64:
+        return "w8-f64";
     case LAYOUT_COUNT:
         break;
     }
@@ -150,6 +159,11 @@ size_t layout_bytes(const struct layout_shape *shape)
         struct layout_tiles t;
         layout_tiles_of(shape, &t);
         return (size_t)t.n_tiles * t.tile_bytes;
+    }
+    if (is_f64(shape->layout)) {
+        struct layout_f64 f64;
+        layout_f64_of(shape, &f64);
+        return f64.bytes;
     }
     CHECK(shape->layout == LAYOUT_CODES);
     const size_t zeros_at = codes_zeros_at(shape);
@@ -242,6 +256,10 @@ static void pack_rows(const struct layout_shape *shape, const struct matrix *m, 
         pack_codes(shape, m, m_row, row_from, row_to, out);
         return;
     }
+    if (is_f64(shape->layout)) {
+        layout_f64_pack(shape, m, m_row, row_from, row_to, out);
+        return;
+    }
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     for (int32_t row = row_from; row < row_to; row++) {
@@ -276,6 +294,8 @@ uint8_t layout_code_at(const struct layout_shape *shape, const void *packed, int
     CHECK(row >= 0 && row < shape->n_out && col >= 0 && col < shape->n_in);
     if (shape->layout == LAYOUT_CODES)
         return bytes[(size_t)row * (size_t)shape->n_in + (size_t)col];
+    if (is_f64(shape->layout))
+        return layout_f64_code_at(shape, packed, row, col);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     int shift;
@@ -310,6 +330,8 @@ float layout_scale_at(const struct layout_shape *shape, const void *packed, int3
     CHECK(row >= 0 && row < shape->n_out && group >= 0 && group < groups_of(shape));
     if (shape->layout == LAYOUT_CODES)
         return float_in_codes(shape, packed, codes_scales_at(shape), row, group);
+    if (is_f64(shape->layout))
+        return layout_f64_scale_at(shape, packed, row, group);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     float factor;
@@ -328,6 +350,8 @@ float layout_zero_at(const struct layout_shape *shape, const void *packed, int32
         return (float)(1 << (shape->bits - 1));
     if (shape->layout == LAYOUT_CODES)
         return float_in_codes(shape, packed, codes_zeros_at(shape), row, group);
+    if (is_f64(shape->layout))
+        return layout_f64_zero_at(shape, packed, row, group);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     return half_in_tile(&t, packed, t.zeros_at, row, group);
@@ -352,6 +376,10 @@ void layout_row(const struct layout_shape *shape, const void *packed, int32_t ro
 {
     enum { STEP = 256 }; /* codes widened at a time; whole octs */
     check_shape(shape);
+    if (is_f64(shape->layout)) {
+        layout_f64_row(shape, packed, row, out);
+        return;
+    }
     struct layout_tiles t = { 0 };
     const uint8_t *at = packed;
     if (is_tiled(shape->layout)) {

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include "host/base/dtype.h"
 #include "host/format/matrix.h"
+#include "host/backend/layout_f64.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -17,6 +18,8 @@ enum layout {
     LAYOUT_CODES,  /* the canonical matrix as it is: codes, fp32 scales, zeros; exact arithmetic */
     LAYOUT_W4_C16, /* CPU, 4 bits: tiles of 16 rows, see layout.c's drawing */
     LAYOUT_W8_C16, /* CPU, 8 bits: likewise */
+    LAYOUT_W4_F64, /* CUDA, 4 bits: see layout_f64.c's drawing; groups of layout_f64_fits */
+    LAYOUT_W8_F64, /* CUDA, 8 bits: likewise */
     LAYOUT_COUNT
 };
 struct layout_shape {
@@ -51,7 +54,8 @@ int32_t layout_chunk_key(const struct layout_shape *shape);
 /* Bytes of the packed form (LAYOUT_ROWS excluded); multiples of 64. */
 size_t layout_bytes(const struct layout_shape *shape);
 /* Rows [row_from, row_to) of the matrix into `out` (the whole packed block, 64-byte aligned);
- * row_from is a multiple of 16, row_to too or n_out: callers may split tiles over threads. */
+ * row_from is a multiple of 16, row_to too or n_out: callers may split tiles over threads. Who
+ * packs the last row of F64 packs the padding rows too. */
 void layout_pack(const struct layout_shape *shape, const struct matrix *matrix, int32_t row_from,
                  int32_t row_to, void *out);
 /* The same from a block that holds only rows row_from .. row_from + n_rows (its first n_rows): a
@@ -67,6 +71,33 @@ float layout_zero_at(const struct layout_shape *shape, const void *packed, int32
                      int32_t group);
 /* One row of weights as floats. */
 void layout_row(const struct layout_shape *shape, const void *packed, int32_t row, float *out);
+
+/* ---- F64 --------------------------------------------------------------------------------------
+ */
+
+/* Whether F64 takes codes of this many bits in such groups: 32, 64, multiples of 128, one scale a
+ * row. Pure. */
+bool layout_f64_fits(int32_t bits, int32_t group, int32_t n_in);
+/* The packed form of one part: units, then the row factors. */
+struct layout_f64 {
+    struct f64_kind kind; /* zeros: not symmetric. fractions: false, which holds for our quantizer's
+                             whole zeros; who packs others sets it. No table. */
+    size_t factors_at;    /* f32 [n_out padded to 64], 1 in the padding; = f64_bytes */
+    size_t bytes;         /* = layout_bytes */
+};
+void layout_f64_of(const struct layout_shape *shape, struct layout_f64 *f64);
+
+/* layout_f64.c's share of the functions above, for layout.c alone. m_row: the row of `m` that
+ * becomes row_from. */
+void layout_f64_pack(const struct layout_shape *shape, const struct matrix *m, int32_t m_row,
+                     int32_t row_from, int32_t row_to, void *out);
+uint8_t layout_f64_code_at(const struct layout_shape *shape, const void *packed, int32_t row,
+                           int32_t col);
+float layout_f64_scale_at(const struct layout_shape *shape, const void *packed, int32_t row,
+                          int32_t group);
+float layout_f64_zero_at(const struct layout_shape *shape, const void *packed, int32_t row,
+                         int32_t group);
+void layout_f64_row(const struct layout_shape *shape, const void *packed, int32_t row, float *out);
 #ifdef __cplusplus
 }
 #endif

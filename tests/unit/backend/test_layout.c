@@ -105,7 +105,7 @@ static void test_round_trip(void **state)
                 struct matrix m;
                 random_matrix(&m, cases[i].n_out, cases[i].n_in, bits,
                               cases[i].group ? cases[i].group : cases[i].n_in, symmetric, 7 + i);
-                for (enum layout layout = LAYOUT_CODES; layout < LAYOUT_COUNT; layout++) {
+                for (enum layout layout = LAYOUT_CODES; layout <= LAYOUT_W8_C16; layout++) {
                     if (layout == LAYOUT_W4_C16 && bits > 4)
                         continue;
                     const struct layout_shape shape = shape_of(&m, layout);
