@@ -261,8 +261,7 @@ struct device_sample {
     int32_t target, top_k, n_top;
     float temperature, top_p, min_p;
     float repetition_penalty, presence_penalty, frequency_penalty;
-    float uniform; /* unused when greedy; drawn on the host from (seed, index, position) */
-    double draw;   /* the same, as the host form uses it */
+    double draw; /* in [0, 1), from (seed, index, position) on the host; unused when greedy */
     int32_t history_at, n_prompt, n_output; /* ids[history_at ..] */
     int32_t biases_at, n_biases;            /* ids: token, bits of the bias, ... */
     int32_t banned_at, n_banned;            /* ids */
