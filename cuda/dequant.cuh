@@ -28,12 +28,21 @@ DEVICE struct zeros4 zeros4_symmetric()
     z.high = 0xd480d480u; /* -72 */
     return z;
 }
+/* Zero 0: for subtract_zeros. */
+DEVICE struct zeros4 zeros4_none()
+{
+    struct zeros4 z;
+    z.low = 0x64006400u;  /* 1024 */
+    z.high = 0xd400d400u; /* -64 */
+    return z;
+}
 /* From the unit's zeros: `pair` holds row g's in its low half, row g+8's in its high half. */
 DEVICE struct zeros4 zeros4_of(uint32_t pair)
 {
+    const uint32_t both = h2_fma(pair, 0xbc003c00u /* 1, -1 */, 0xd4006400u /* 1024, -64 */);
     struct zeros4 z;
-    z.low = twice(f16_of(1024.0f + f16_low(pair)));
-    z.high = twice(f16_of(-64.0f - f16_high(pair)));
+    z.low = byte_permute(both, 0, 0x1010u);
+    z.high = byte_permute(both, 0, 0x3232u);
     return z;
 }
 /* A fragment of m16n8k16 (a0 row g k 2q.., a1 row g+8, a2 row g k 2q+8.., a3 row g+8) from one word. */
@@ -57,11 +66,18 @@ DEVICE struct zeros8 zeros8_symmetric()
     z.low = z.high = 0x64806480u; /* 1152 */
     return z;
 }
-DEVICE struct zeros8 zeros8_of(uint32_t pair)
+DEVICE struct zeros8 zeros8_none()
 {
     struct zeros8 z;
-    z.low = twice(f16_of(1024.0f + f16_low(pair)));
-    z.high = twice(f16_of(1024.0f + f16_high(pair)));
+    z.low = z.high = 0x64006400u; /* 1024 */
+    return z;
+}
+DEVICE struct zeros8 zeros8_of(uint32_t pair)
+{
+    const uint32_t both = h2_fma(pair, 0x3c003c00u /* 1 */, 0x64006400u);
+    struct zeros8 z;
+    z.low = byte_permute(both, 0, 0x1010u);
+    z.high = byte_permute(both, 0, 0x3232u);
     return z;
 }
 DEVICE void dequant8(uint32_t (&a)[4], uint32_t w_low, uint32_t w_high, struct zeros8 z)
@@ -72,7 +88,7 @@ DEVICE void dequant8(uint32_t (&a)[4], uint32_t w_low, uint32_t w_high, struct z
     a[3] = h2_sub(byte_permute(w_high, 0x64646464u, 0x4341u), z.high);
 }
 
-/* Fractional zeros (HQQ): after dequant with zero 0 (`zeros4_of(0)`, `zeros8_of(0)`), one more
+/* Fractional zeros (HQQ): after dequant with zero 0 (`zeros4_none()`, `zeros8_none()`), one more
  * subtraction, rounded to fp16. `pair` as above. */
 DEVICE void subtract_zeros(uint32_t (&a)[4], uint32_t pair)
 {
