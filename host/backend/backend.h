@@ -183,8 +183,9 @@ struct backend {
     enum dtype kv_dtype;   /* default KV element */
     struct pool *pool;     /* for loading in parallel (borrowed), or NULL */
 };
-/* The layout in which this backend wants a quantized matrix of these properties. */
-enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group);
+/* The layout in which this backend wants a quantized matrix of these properties. LAYOUT_CODES of a
+ * backend with f64 set: it cannot multiply with it. */
+enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group, int32_t n_in);
 
 /* ---- the CPU backend --------------------------------------------------------------------------
  */

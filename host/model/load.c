@@ -169,7 +169,12 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
         part->shape.bits = bits;
         part->shape.group = group;
         part->shape.symmetric = !plan->options->asymmetric;
-        part->shape.layout = backend_layout(be, bits, group);
+        part->shape.layout = backend_layout(be, bits, group, n_in);
+        if (be->f64 && part->shape.layout == LAYOUT_CODES)
+            return err_set(err, ERR_UNSUPPORTED,
+                           "tensor %s: %d bits in groups of %d are not supported by %s; want groups "
+                           "of 32, 64 or a multiple of 128",
+                           name, bits, group, be->name);
         part->dtype = DTYPE_NONE;
         kind = ITEM_PACK;
         bytes = layout_bytes(&part->shape);

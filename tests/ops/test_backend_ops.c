@@ -567,16 +567,16 @@ struct layout_row {
     const char *name;
     bool exact;
     int32_t bits, group;
-    enum layout want;
+    enum layout want, want_f64;
 };
 static const struct layout_row layout_rows[] = {
-    { "exact arithmetic keeps the codes", true, 4, 128, LAYOUT_CODES },
-    { "4 bits", false, 4, 128, LAYOUT_W4_C16 },
-    { "8 bits", false, 8, 64, LAYOUT_W8_C16 },
-    { "2 bits fit the nibble", false, 2, 64, LAYOUT_W4_C16 },
-    { "3 bits fit the nibble", false, 3, 64, LAYOUT_W4_C16 },
-    { "5 bits take a byte", false, 5, 64, LAYOUT_W8_C16 },
-    { "groups too small for an oct", false, 4, 4, LAYOUT_CODES },
+    { "exact arithmetic keeps the codes", true, 4, 128, LAYOUT_CODES, LAYOUT_W4_F64 },
+    { "4 bits", false, 4, 128, LAYOUT_W4_C16, LAYOUT_W4_F64 },
+    { "8 bits", false, 8, 64, LAYOUT_W8_C16, LAYOUT_W8_F64 },
+    { "2 bits fit the nibble", false, 2, 64, LAYOUT_W4_C16, LAYOUT_W4_F64 },
+    { "3 bits fit the nibble", false, 3, 64, LAYOUT_W4_C16, LAYOUT_W4_F64 },
+    { "5 bits take a byte", false, 5, 64, LAYOUT_W8_C16, LAYOUT_W8_F64 },
+    { "groups too small for an oct", false, 4, 4, LAYOUT_CODES, LAYOUT_CODES },
 };
 static void test_layouts(void **state)
 {
@@ -584,8 +584,11 @@ static void test_layouts(void **state)
     for (size_t i = 0; i < sizeof layout_rows / sizeof *layout_rows; i++) {
         const struct layout_row *c = &layout_rows[i];
         const struct backend be = { .exact = c->exact };
-        if (backend_layout(&be, c->bits, c->group) != c->want)
-            fail_msg("%s: %s", c->name, layout_name(backend_layout(&be, c->bits, c->group)));
+        if (backend_layout(&be, c->bits, c->group, 4096) != c->want)
+            fail_msg("%s: %s", c->name, layout_name(backend_layout(&be, c->bits, c->group, 4096)));
+        const struct backend gpu = { .f64 = true };
+        if (backend_layout(&gpu, c->bits, c->group, 4096) != c->want_f64)
+            fail_msg("%s: %s", c->name, layout_name(backend_layout(&gpu, c->bits, c->group, 4096)));
     }
 }
 

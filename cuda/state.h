@@ -1,0 +1,139 @@
+/* state.h - what the CUDA backend is made of; cuda/ only.
+ *
+ * One stream, one thread. Device memory is taken in reserve and prepare, and given back in close.
+ * A step's batch goes up in one copy into fixed places (struct step_buffers), so that recordings
+ * find the next step's numbers where they found this one's. */
+#pragma once
+#include "cuda/cuda_backend.h"
+#include "cuda/kernels.h"
+
+enum {
+    BLOCKS_MAX = 64,
+    GRAPHS_MAX = 48,
+    SAMPLE_IDS_MAX = 1 << 20, /* ints of histories, biases, bans and masks that one step may bring
+                                 to the device; rows beyond are sampled by the host form */
+};
+enum path {
+    PATH_GEMM_SMALL,
+    PATH_GEMM_SMALL_QKV,
+    PATH_GEMM_MMA,
+    PATH_GEMM_WGMMA,
+    PATH_GEMM_DENSE,
+    PATH_GEMM_S8,
+    PATH_GEMM_ROWS,
+    PATH_PREPARE,
+    PATH_KV_STORE,
+    PATH_GATE,
+    PATH_POST,
+    PATH_EMBED,
+    PATH_GATHER,
+    PATH_ATTEND_DECODE,
+    PATH_ATTEND_PREFILL,
+    PATH_SAMPLE,
+    PATH_SAMPLE_HOST,
+    PATH_REPLAY,
+    PATHS
+};
+
+extern const char *const path_names[PATHS + 1]; /* ops.cu */
+
+/* The batch on the device. All arrays lie in one block; `host` is its pinned twin. */
+struct step_buffers {
+    uint8_t *device, *host;
+    size_t bytes;
+    size_t tokens_at, positions_at, row_seq_at, logit_rows_at;  /* int32 */
+    size_t decode_at[KV_GROUPS_MAX], prefill_at[KV_GROUPS_MAX]; /* struct attend_item */
+    int32_t decode_max, prefill_max;
+    uint64_t serial; /* of the batch that is there; 0: none */
+    int32_t n_decode[KV_GROUPS_MAX], n_prefill[KV_GROUPS_MAX], n_decode_rows;
+    bool identity_logits; /* logit row i is row i, for every row */
+    bool in_flight;       /* a copy out of `host` may still be under way */
+    /* Page tables change once in 16 tokens: they have a block of their own, sent when it differs.
+     */
+    int32_t *pages_device[KV_GROUPS_MAX], *pages_host[KV_GROUPS_MAX];
+    int32_t pages_stride[KV_GROUPS_MAX], pages_seqs[KV_GROUPS_MAX], pages_sent[KV_GROUPS_MAX];
+};
+struct recording {
+    int32_t rows, logit_rows;
+    const void *kv; /* memory of its first group */
+    int64_t items;  /* grid of the decode attention */
+    cudaGraphExec_t exec;
+};
+struct cuda {
+    struct backend backend; /* first: a backend is a cuda */
+    struct cuda_options options;
+    struct device_info info;
+    char name[160];
+    cudaStream_t stream;
+    cudaEvent_t copied; /* the last copy out of step_buffers.host has been made */
+    void *blocks[BLOCKS_MAX];
+    int32_t n_blocks;
+    size_t region_bytes[REGION_COUNT], scratch_bytes, total_bytes;
+    bool prepared;
+    struct backend_limits limits;
+    struct step_buffers step;
+    /* scratch */
+    uint16_t *x16;               /* [rows][cols padded to 128] */
+    int8_t *x8;                  /* the same, int8 */
+    float *x_scale;              /* [rows][cols padded / 128] */
+    int32_t *x_sum;              /* [rows][cols padded / 32] */
+    uint16_t *normed, *gathered; /* bf16 [rows][cols] */
+    float *product;              /* [rows][cols] */
+    float *partial;              /* split sums */
+    size_t partial_bytes;
+    uint32_t *tickets;
+    float *attend_partial;
+    uint32_t *attend_tickets;
+    struct dense *dense; /* opened when first wanted */
+    bool dense_refused;
+    /* sampling */
+    struct sampler *sampler; /* host form */
+    struct device_sample *rows_host, *rows_device;
+    struct device_sampled *outs_host, *outs_device;
+    int32_t *ids_host, *ids_device;
+    float *sample_scratch, *logits_host;
+    struct sample_op pending; /* whose outs are still to be filled; n_rows 0: none */
+    bool *on_host;            /* [logit_rows_max] rows of `pending` for the host form */
+    /* recordings */
+    struct recording graphs[GRAPHS_MAX];
+    int32_t n_graphs;
+    bool graphs_off;
+    bool recording;
+    int32_t bucket, bucket_logits; /* rows of a recording; 0: as many as the op says */
+    /* faults */
+    bool failed;
+    struct err failure;
+    int64_t counts[PATHS];
+};
+static inline struct cuda *cuda_of(struct backend *be)
+{
+    return (struct cuda *)be;
+}
+
+/* True when `status` is success; else keeps the first failure, with what was being done. */
+bool cuda_ok(struct cuda *cuda, cudaError_t status, const char *op, const char *name);
+void cuda_fail(struct cuda *cuda, const char *format, ...) PRINTF_LIKE(2, 3);
+/* step.cu: sends the batch, padded to the recording's bucket; once a batch. */
+bool step_reserve(struct cuda *cuda, struct err *err);
+/* Grid of the decode attention for this many rows. */
+int32_t step_decode_items(const struct cuda *cuda, int32_t rows);
+bool step_send(struct cuda *cuda, const struct batch *batch, int32_t rows);
+/* Device memory outside the regions. */
+bool cuda_take(struct cuda *cuda, void **memory, size_t bytes, const char *what, struct err *err);
+/* ops.cu */
+void cuda_embed(struct backend *be, const struct embed_op *op);
+void cuda_linear(struct backend *be, const struct linear_op *op);
+void cuda_attend(struct backend *be, const struct attend_op *op);
+void cuda_logits(struct backend *be, const struct logits_op *op);
+/* sampling.cu */
+bool sampling_reserve(struct cuda *cuda, struct err *err);
+void sampling_release(struct cuda *cuda);
+void cuda_sample(struct backend *be, const struct sample_op *op);
+bool sampling_finish(struct cuda *cuda); /* after the stream is done */
+/* graph.cu */
+bool cuda_replay(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
+bool cuda_record(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
+void cuda_record_end(struct backend *be);
+void graphs_release(struct cuda *cuda);
+/* choose.cu: the kernel for this product; prints itself with cuda_choice_table. */
+enum gemm_kernel choose_gemm(const struct cuda *cuda, const struct gemm_op *op);
