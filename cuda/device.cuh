@@ -174,6 +174,9 @@ DEVICE float ld_other_f32(const float *from)
     asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(v) : "l"(from) : "memory");
     return v;
 }
+/* Old value; orders nothing (counters and claims, read after a barrier). */
+DEVICE uint32_t global_add(uint32_t *to, uint32_t v) { return atomicAdd(to, v); }
+DEVICE uint32_t global_exchange(uint32_t *to, uint32_t v) { return atomicExch(to, v); }
 /* Shared-memory counters (histograms). */
 DEVICE uint32_t shared_add(uint32_t *to, uint32_t v) { return atomicAdd(to, v); }
 
@@ -211,8 +214,17 @@ DEVICE float fma_f32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE float exp2_fast(float v) { float d; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(v)); return d; }
 DEVICE float rsqrt_fast(float v) { float d; asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(v)); return d; }
 DEVICE float rcp_fast(float v) { float d; asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(v)); return d; }
+DEVICE int popcount(uint32_t v) { return __popc(v); }
+/* Doubles, each operation rounded by itself, as the host form of the sampler has them. */
+DEVICE double add_f64(double a, double b) { return __dadd_rn(a, b); }
+DEVICE double mul_f64(double a, double b) { return __dmul_rn(a, b); }
+DEVICE uint64_t f64_bits(double v) { return (uint64_t)__double_as_longlong(v); }
+DEVICE double f64_of_bits(uint64_t v) { return __longlong_as_double((long long)v); }
 DEVICE uint32_t f32_bits(float v) { return __float_as_uint(v); }
 DEVICE float f32_of_bits(uint32_t v) { return __uint_as_float(v); }
+/* v. No instruction: the compiler computes anew what it derives from it, instead of keeping that in
+ * registers over a loop that has none to spare. */
+DEVICE int forget(int v) { asm volatile("" : "+r"(v)); return v; }
 /* Full precision, where positions reach 10^6 (rope). */
 DEVICE void sin_cos(float angle, float *s, float *c) { sincosf(angle, s, c); }
 
