@@ -11,6 +11,7 @@
 #include <string.h>
 #include "cuda/state.h"
 #include "host/base/log.h"
+#include "host/base/pool.h"
 
 enum {
     DRIVER_MIN = 12080, /* what the toolkit of this build can talk to: CUDA 12.8 */
@@ -115,6 +116,13 @@ static bool cuda_prepare(struct backend *be, const struct backend_limits *limits
     CHECK(l->seqs_max > 0 && l->n_kv_groups > 0 && l->n_kv_groups <= KV_GROUPS_MAX);
     cuda->prepared = true;
     cuda->limits = *limits;
+    if (cuda_ok(cuda, cudaStreamSynchronize(cuda->stream), "loading", "weights"))
+        (void)cuda_ok(cuda, cudaFree(cuda->staging), "memory", "staging");
+    cuda->staging = NULL;
+    if (cuda->failed) {
+        *err = cuda->failure;
+        return false;
+    }
     if (!attend_fits(l->head_dim, l->n_heads, l->n_kv_heads, cuda->backend.kv_dtype))
         return err_set(err, ERR_UNSUPPORTED,
                        "cuda: attention with %d heads over %d KV heads of %d features is not "
@@ -183,6 +191,53 @@ static void cuda_download(struct backend *be, void *to, const void *from, size_t
         (void)cuda_ok(cuda, cudaStreamSynchronize(cuda->stream), "wait", "download");
 }
 
+/* Codes, scales and zeros of a block side by side in `staging`, then f64_repack. */
+static void cuda_pack(struct backend *be, const struct layout_shape *shape,
+                      const struct matrix *block, int32_t n_rows, int32_t row_from, void *to)
+{
+    struct cuda *cuda = cuda_of(be);
+    const size_t codes = ((size_t)n_rows * (size_t)shape->n_in + 255) / 256 * 256;
+    const size_t scales = (size_t)n_rows * (size_t)block->n_groups * sizeof(float);
+    const size_t padded = (scales + 255) / 256 * 256, bytes = codes + 2 * padded;
+    CHECK(!cuda->prepared && row_from % F64_STRIP_ROWS == 0);
+    if (cuda->failed)
+        return;
+    if (bytes > cuda->staging_bytes) {
+        (void)cuda_ok(cuda, cudaFree(cuda->staging), "memory", "staging");
+        cuda->staging = NULL;
+        cuda->staging_bytes = 0;
+        if (!cuda_ok(cuda, cudaMalloc((void **)&cuda->staging, bytes), "memory", "staging"))
+            return;
+        cuda->staging_bytes = bytes;
+    }
+    cuda_upload(be, cuda->staging, block->codes, (size_t)n_rows * (size_t)shape->n_in);
+    cuda_upload(be, cuda->staging + codes, block->scales, scales);
+    if (!shape->symmetric)
+        cuda_upload(be, cuda->staging + codes + padded, block->zeros, scales);
+    struct layout_f64 at;
+    layout_f64_of(shape, &at);
+    struct repack_op op;
+    memset(&op, 0, sizeof op);
+    op.kind = at.kind;
+    op.n_out = shape->n_out;
+    op.n_in = shape->n_in;
+    op.row_from = row_from;
+    op.n_rows = n_rows;
+    op.group = shape->group;
+    op.codes = cuda->staging;
+    op.scales = (const float *)(const void *)(cuda->staging + codes);
+    op.zeros =
+        shape->symmetric ? NULL : (const float *)(const void *)(cuda->staging + codes + padded);
+    op.units = (uint8_t *)to;
+    op.row_factor = (float *)(void *)((uint8_t *)to + at.factors_at);
+    struct launch launch;
+    launch.stream = cuda->stream;
+    launch.device = &cuda->info;
+    launch.pdl = false;
+    if (!cuda->failed)
+        (void)cuda_ok(cuda, f64_repack(&launch, &op), "f64_repack", "loading");
+}
+
 static bool cuda_finish(struct backend *be, struct err *err)
 {
     struct cuda *cuda = cuda_of(be);
@@ -204,11 +259,13 @@ static void cuda_close(struct backend *be)
     graphs_release(cuda);
     dense_close(cuda->dense);
     sampling_release(cuda);
+    cudaFree(cuda->staging);
     cudaFreeHost(cuda->step.host);
     for (int32_t g = 0; g < KV_GROUPS_MAX; g++)
         cudaFreeHost(cuda->step.pages_host[g]);
     for (int32_t i = 0; i < cuda->n_blocks; i++)
         cudaFree(cuda->blocks[i]);
+    pool_close(cuda->backend.pool);
     if (cuda->copied != NULL)
         cudaEventDestroy(cuda->copied);
     if (cuda->stream != NULL)
@@ -258,6 +315,7 @@ static const struct backend_ops *cuda_ops(void)
     ops.prepare = cuda_prepare;
     ops.upload = cuda_upload;
     ops.download = cuda_download;
+    ops.pack = cuda_pack;
     ops.embed = cuda_embed;
     ops.linear = cuda_linear;
     ops.attend = cuda_attend;
@@ -303,6 +361,10 @@ bool cuda_backend_open(struct backend **out, const struct cuda_options *options,
                  "event") ||
         !cuda_ok(cuda, cudaMemGetInfo(&unused, &total), "open", "memory")) {
         *err = cuda->failure;
+        cuda_close(be);
+        return false;
+    }
+    if (!pool_open(&be->pool, 0, err)) { /* quantizes while loading, then sleeps */
         cuda_close(be);
         return false;
     }

@@ -86,6 +86,8 @@ struct cuda {
     uint32_t *attend_tickets;
     struct dense *dense; /* opened when first wanted */
     bool dense_refused;
+    uint8_t *staging; /* canonical blocks on their way into F64; given back by prepare */
+    size_t staging_bytes;
     /* sampling */
     struct sampler *sampler; /* host form */
     struct device_sample *rows_host, *rows_device;

@@ -138,7 +138,7 @@ struct backend_limits {
     int32_t rows_max; /* rows of a step */
     int32_t logit_rows_max;
     int32_t seqs_max, n_kv_groups; /* sequences of a step; groups of page tables */
-    int32_t cols_max; /* widest input or product */
+    int32_t cols_max;              /* widest input or product */
     int32_t vocab;
     int32_t n_heads, n_kv_heads, head_dim, ctx;
     int32_t windows[KV_GROUPS_MAX]; /* as kv_group.window */
@@ -154,14 +154,18 @@ struct backend_ops {
     bool (*prepare)(struct backend *be, const struct backend_limits *limits, struct err *err);
     void (*upload)(struct backend *be, void *to, const void *from, size_t bytes);
     void (*download)(struct backend *be, void *to, const void *from, size_t bytes);
+    /* Rows row_from .. row_from + n_rows (row_from a multiple of 64) of the packed matrix at `to`
+     * from the first n_rows of `block`, on the device. NULL: layout_pack_block, then upload. */
+    void (*pack)(struct backend *be, const struct layout_shape *shape, const struct matrix *block,
+                 int32_t n_rows, int32_t row_from, void *to);
     void (*embed)(struct backend *be, const struct embed_op *op);
     void (*linear)(struct backend *be, const struct linear_op *op);
     void (*attend)(struct backend *be, const struct attend_op *op);
     void (*logits)(struct backend *be, const struct logits_op *op);
     void (*sample)(struct backend *be, const struct sample_op *op);
-    /* One step of many kernels as one launch. NULL where there is nothing to gain. `replay`: the ops
-     * of this batch, logits included, were recorded before for this `kv` and run now: true, and the
-     * caller makes no other call for this forward pass. Else `record` may answer true: the ops
+    /* One step of many kernels as one launch. NULL where there is nothing to gain. `replay`: the
+     * ops of this batch, logits included, were recorded before for this `kv` and run now: true, and
+     * the caller makes no other call for this forward pass. Else `record` may answer true: the ops
      * that follow are recorded, and run at record_end. Same bits as without. */
     bool (*replay)(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
     bool (*record)(struct backend *be, const struct batch *batch, const struct kv_cache *kv);

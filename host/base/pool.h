@@ -5,6 +5,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "host/base/err.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct pool;
 /* n_threads >= 1 in all, the caller included; 0 = one per usable CPU (sched_getaffinity), at most
@@ -18,3 +21,6 @@ typedef void pool_fn(void *arg, int32_t part, int32_t n_parts);
 void pool_run(struct pool *pool, pool_fn *fn, void *arg);
 /* Rows [*from, *to) of n for this part, cut at multiples of `step`. */
 void pool_share(int64_t n, int64_t step, int32_t part, int32_t n_parts, int64_t *from, int64_t *to);
+#ifdef __cplusplus
+}
+#endif

@@ -171,10 +171,11 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
         part->shape.symmetric = !plan->options->asymmetric;
         part->shape.layout = backend_layout(be, bits, group, n_in);
         if (be->f64 && part->shape.layout == LAYOUT_CODES)
-            return err_set(err, ERR_UNSUPPORTED,
-                           "tensor %s: %d bits in groups of %d are not supported by %s; want groups "
-                           "of 32, 64 or a multiple of 128",
-                           name, bits, group, be->name);
+            return err_set(
+                err, ERR_UNSUPPORTED,
+                "tensor %s: %d bits in groups of %d are not supported by %s; want groups "
+                "of 32, 64 or a multiple of 128",
+                name, bits, group, be->name);
         part->dtype = DTYPE_NONE;
         kind = ITEM_PACK;
         bytes = layout_bytes(&part->shape);
@@ -391,6 +392,8 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
         be->ops->upload(be, to, item->tensor->data, item->bytes);
         return true;
     }
+    if (item->kind == ITEM_PACK && be->ops->pack != NULL)
+        return repack_on_device(&source, shape, be, to, be->pool, err);
     /* Straight into its place where we can write there; else by way of one matrix here. */
     const size_t whole = (item->bytes + LAYOUT_ALIGN - 1) / LAYOUT_ALIGN * LAYOUT_ALIGN;
     uint8_t *here = be->host_memory ? to : aligned_alloc(LAYOUT_ALIGN, whole);

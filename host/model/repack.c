@@ -21,6 +21,8 @@ struct job {
     const struct layout_shape *shape; /* layout ROWS: n_out and n_in alone */
     enum dtype dtype;                 /* ROWS: of the result */
     uint8_t *to;
+    struct matrix *whole; /* not NULL: rows [row_base, row_base + n_rows) go here, unpacked */
+    int32_t row_base, n_rows;
     int32_t block_rows;
     struct worker *workers; /* [n_workers] */
     int32_t n_workers;
@@ -74,12 +76,18 @@ static void run_worker(void *arg, int32_t part, int32_t n_parts)
     const struct layout_shape *shape = job->shape;
     struct worker *worker = &job->workers[part];
     int64_t from, to;
-    pool_share(shape->n_out, LAYOUT_TILE_ROWS, part, n_parts, &from, &to);
-    for (int32_t row = (int32_t)from; row < (int32_t)to && !worker->failed;
-         row += job->block_rows) {
-        const int32_t left = (int32_t)to - row;
+    pool_share(job->n_rows, LAYOUT_TILE_ROWS, part, n_parts, &from, &to);
+    for (int32_t at = (int32_t)from; at < (int32_t)to && !worker->failed; at += job->block_rows) {
+        const int32_t left = (int32_t)to - at, row = job->row_base + at;
         const int32_t n = left < job->block_rows ? left : job->block_rows;
         source_rows(job, row, n, worker->rows);
+        if (job->whole != NULL) {
+            worker->failed =
+                !matrix_quantize_rows(job->whole, worker->rows, at, at + n, &worker->err);
+            if (worker->failed)
+                name_row(&worker->err, worker->rows, n, shape->n_in, row);
+            continue;
+        }
         if (shape->layout == LAYOUT_ROWS) {
             const size_t n_in = (size_t)shape->n_in;
             half_narrow(job->to + (size_t)row * n_in * dtype_bytes(job->dtype), worker->rows,
@@ -111,7 +119,7 @@ static bool open_workers(struct job *job, struct err *err)
         worker->rows = malloc(rows * row_bytes);
         if (worker->rows == NULL)
             return err_set(err, ERR_MEMORY, "no memory for a block of %zu bytes", rows * row_bytes);
-        if (shape->layout != LAYOUT_ROWS &&
+        if (shape->layout != LAYOUT_ROWS && job->whole == NULL &&
             !matrix_init(&worker->block, job->block_rows, shape->n_in, shape->bits, shape->group,
                          shape->symmetric, err))
             return false;
@@ -144,8 +152,35 @@ bool repack_quantize(const struct repack_source *source, const struct layout_sha
                      struct pool *pool, struct err *err)
 {
     CHECK(shape->layout != LAYOUT_ROWS);
-    struct job job = { .source = source, .shape = shape, .to = to };
+    struct job job = { .source = source, .shape = shape, .to = to, .n_rows = shape->n_out };
     return run(&job, pool, err);
+}
+
+bool repack_on_device(const struct repack_source *source, const struct layout_shape *shape,
+                      struct backend *be, void *to, struct pool *pool, struct err *err)
+{
+    size_t rows = REPACK_DEVICE_BYTES / (size_t)shape->n_in / REPACK_DEVICE_ROWS;
+    rows = (rows > 0 ? rows : 1) * REPACK_DEVICE_ROWS;
+    if (rows > (size_t)shape->n_out)
+        rows = (size_t)shape->n_out;
+    struct matrix block;
+    if (!matrix_init(&block, (int32_t)rows, shape->n_in, shape->bits, shape->group,
+                     shape->symmetric, err))
+        return false;
+    bool ok = true;
+    for (int32_t row = 0; row < shape->n_out && ok; row += (int32_t)rows) {
+        const int32_t left = shape->n_out - row;
+        struct job job = { .source = source,
+                           .shape = shape,
+                           .whole = &block,
+                           .row_base = row,
+                           .n_rows = left < (int32_t)rows ? left : (int32_t)rows };
+        ok = run(&job, pool, err);
+        if (ok)
+            be->ops->pack(be, shape, &block, job.n_rows, row, to);
+    }
+    matrix_clear(&block);
+    return ok;
 }
 
 bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_in,
@@ -153,6 +188,8 @@ bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_
 {
     CHECK(source->data == NULL);
     const struct layout_shape shape = { .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
-    struct job job = { .source = source, .shape = &shape, .dtype = dtype, .to = to };
+    struct job job = {
+        .source = source, .shape = &shape, .dtype = dtype, .to = to, .n_rows = n_out
+    };
     return run(&job, pool, err);
 }

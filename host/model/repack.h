@@ -4,13 +4,15 @@
  * never holds a second copy of anything large. */
 #pragma once
 #include <stdint.h>
-#include "host/backend/layout.h"
+#include "host/backend/backend.h"
 #include "host/base/dtype.h"
 #include "host/base/err.h"
 #include "host/base/pool.h"
 
 enum {
-    REPACK_BLOCK_BYTES = 2 << 20, /* stays in a core's L2 cache; more where 16 rows need it */
+    REPACK_BLOCK_BYTES = 2 << 20,   /* stays in a core's L2 cache; more where 16 rows need it */
+    REPACK_DEVICE_BYTES = 32 << 20, /* codes that go to the device at once */
+    REPACK_DEVICE_ROWS = 64,        /* in whole strips of layout F64 */
 };
 /* Where rows come from: a stored tensor, or random numbers of a given spread. */
 struct repack_source {
@@ -23,6 +25,9 @@ struct repack_source {
  * aligned. `pool` may be NULL. ERR_FORMAT: not finite, with the row; ERR_MEMORY. */
 MUST_USE bool repack_quantize(const struct repack_source *source, const struct layout_shape *shape,
                               void *to, struct pool *pool, struct err *err);
+/* The same for a backend that packs by itself (ops->pack): quantized here, packed there. */
+MUST_USE bool repack_on_device(const struct repack_source *source, const struct layout_shape *shape,
+                               struct backend *be, void *to, struct pool *pool, struct err *err);
 /* Random rows as they are: [n_out][n_in] of `dtype` into host memory. */
 MUST_USE bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_in,
                             enum dtype dtype, void *to, struct pool *pool, struct err *err);
