@@ -141,7 +141,9 @@ struct dense *dense_open(struct err *err);
 void dense_close(struct dense *dense);
 size_t dense_workspace(const struct f64_matrix *w, int32_t rows);
 cudaError_t gemm_dense(const struct launch *launch, struct dense *dense, const struct gemm_op *op);
-/* fp16 rows [row_from, row_to) of part `part`, [n][n_in padded to 128]; a multiple of 16 each. */
+/* fp16 rows [row_from, row_to) of part `part`, [n][n_in padded to 128]; a multiple of 16 each, up to
+ * n_out padded to 64. (code - zero) * scale, rounded; the row factor is left to who multiplies, since
+ * fp16 holds it for ordinary rows alone. */
 cudaError_t f64_dequantize(const struct launch *launch, const struct f64_matrix *w, int32_t part,
                            int32_t row_from, int32_t row_to, uint16_t *out);
 
@@ -151,6 +153,7 @@ struct repack_op {
     struct f64_kind kind;
     int32_t n_out, n_in, row_from, n_rows; /* row_from a multiple of 64; n_rows too, or the rest */
     int32_t group;         /* of the source: kind.group, a multiple of 128, or n_in */
+    int32_t bits;          /* of the source: symmetric codes move up to kind's zero; 0: kind.bits */
     const uint8_t *codes;  /* [n_rows][n_in] */
     const float *scales;   /* [n_rows][n_groups]; exact multiples as matrix_scale_parts says */
     const float *zeros;    /* [n_rows][n_groups], or NULL: symmetric */
