@@ -1,0 +1,194 @@
+/* matrix.cpp - warp collectives that compute: shuffles, votes, matrix fragments. The layouts are those
+ * of the PTX ISA as device.cuh states them: q = lane % 4, g = lane / 4. */
+#include "internal.h"
+#include "cuda/device.cuh"
+
+bool hostcuda_counting;
+
+/* ---- shuffles -----------------------------------------------------------------------------------
+ */
+
+struct shuffle {
+    uint32_t value, result;
+    int from;
+};
+static void compute_shuffle(void *const *deposits, int)
+{
+    for (int l = 0; l < 32; l++) {
+        struct shuffle *s = (struct shuffle *)deposits[l];
+        s->result = ((struct shuffle *)deposits[s->from])->value;
+    }
+}
+uint32_t hostcuda_shfl(uint32_t v, int from_lane, HOSTCUDA_AT)
+{
+    struct shuffle s = { v, 0, from_lane & 31 };
+    hostcuda_collective(32, &s, compute_shuffle, false, "shfl", file, line);
+    return s.result;
+}
+static void compute_ballot(void *const *deposits, int)
+{
+    uint32_t votes = 0;
+    for (int l = 0; l < 32; l++)
+        votes |= ((struct shuffle *)deposits[l])->value << l;
+    for (int l = 0; l < 32; l++)
+        ((struct shuffle *)deposits[l])->result = votes;
+}
+uint32_t hostcuda_ballot(bool p, HOSTCUDA_AT)
+{
+    struct shuffle s = { p ? 1u : 0u, 0, 0 };
+    hostcuda_collective(32, &s, compute_ballot, false, "warp_ballot", file, line);
+    return s.result;
+}
+
+/* ---- ldmatrix, movmatrix ------------------------------------------------------------------------
+ */
+
+struct ldsm {
+    const unsigned char *row;
+    uint32_t *r;
+};
+template <bool trans> static void compute_ldsm(void *const *deposits, int)
+{
+    uint16_t m[4][8][8];
+    for (int i = 0; i < 4; i++)
+        for (int row = 0; row < 8; row++)
+            memcpy(m[i][row], ((struct ldsm *)deposits[8 * i + row])->row, 16);
+    for (int l = 0; l < 32; l++) {
+        const int q = l & 3, g = l >> 2;
+        uint32_t *r = ((struct ldsm *)deposits[l])->r;
+        for (int i = 0; i < 4; i++)
+            r[i] = trans ? (uint32_t)m[i][2 * q][g] | (uint32_t)m[i][2 * q + 1][g] << 16
+                         : (uint32_t)m[i][g][2 * q] | (uint32_t)m[i][g][2 * q + 1] << 16;
+    }
+}
+void hostcuda_ldsm(uint32_t *r, const void *row, bool trans, HOSTCUDA_AT)
+{
+    struct ldsm s = { (const unsigned char *)row, r };
+    if ((hostcuda_shared_at(row, 16, "ldsm_x4", file, line) & 15u) != 0)
+        hostcuda_fail(file, line, "ldsm_x4: a row at %p, which is no multiple of 16", row);
+    hostcuda_collective(32, &s, trans ? compute_ldsm<true> : compute_ldsm<false>, false, "ldsm_x4",
+                        file, line);
+}
+static void compute_transpose(void *const *deposits, int)
+{
+    for (int l = 0; l < 32; l++) {
+        const int q = l & 3, g = l >> 2;
+        uint32_t both[2];
+        for (int e = 0; e < 2; e++) { /* element (2q + e, g) is with lane 4 (2q + e) + g / 2 */
+            const struct shuffle *s = (struct shuffle *)deposits[4 * (2 * q + e) + g / 2];
+            both[e] = s->value >> 16 * (g & 1) & 0xffffu;
+        }
+        ((struct shuffle *)deposits[l])->result = both[0] | both[1] << 16;
+    }
+}
+uint32_t hostcuda_mat_transpose(uint32_t v, HOSTCUDA_AT)
+{
+    struct shuffle s = { v, 0, 0 };
+    hostcuda_collective(32, &s, compute_transpose, false, "mat_transpose", file, line);
+    return s.result;
+}
+
+/* ---- products -----------------------------------------------------------------------------------
+ */
+
+struct mma {
+    void *d;
+    const uint32_t *a;
+    uint32_t b0, b1;
+};
+/* 24 bits and an exponent, the rest cut off: what an aligned adder of a tensor core keeps, roughly. */
+static float cut(double v)
+{
+    const float f = (float)v;
+    return fabs((double)f) > fabs(v) ? nextafterf(f, 0.0f) : f;
+}
+float hostcuda_dot(const float *a, const float *b, int n, float c)
+{
+    double sum = c;
+    for (int k = 0; k < n; k++)
+        sum += (double)a[k] * (double)b[k];
+    return hc_settings.truncate ? cut(sum) : (float)sum;
+}
+template <bool bf16> static float float_of(uint32_t half)
+{
+    return bf16 ? f32_of_bits(half << 16) : f32_of_f16((uint16_t)half);
+}
+template <bool bf16> static void compute_mma(void *const *deposits, int)
+{
+    alignas(64) double a[16][16], b[16][8], d[16][8];
+    for (int l = 0; l < 32; l++) {
+        const struct mma *s = (const struct mma *)deposits[l];
+        const int q = l & 3, g = l >> 2;
+        for (int r = 0; r < 4; r++)
+            for (int e = 0; e < 2; e++)
+                a[g + 8 * (r & 1)][2 * q + 8 * (r >> 1) + e] = (double)float_of<bf16>(s->a[r] >> 16 * e & 0xffffu);
+        for (int e = 0; e < 2; e++) {
+            b[2 * q + e][g] = (double)float_of<bf16>(s->b0 >> 16 * e & 0xffffu);
+            b[2 * q + 8 + e][g] = (double)float_of<bf16>(s->b1 >> 16 * e & 0xffffu);
+        }
+        const float *c = (const float *)s->d;
+        for (int r = 0; r < 4; r++)
+            d[g + 8 * (r >> 1)][2 * q + (r & 1)] = (double)c[r];
+    }
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            for (int j = 0; j < 8; j++)
+                d[i][j] += a[i][k] * b[k][j];
+    for (int l = 0; l < 32; l++) {
+        const int q = l & 3, g = l >> 2;
+        float *to = (float *)((const struct mma *)deposits[l])->d;
+        for (int r = 0; r < 4; r++) {
+            const double v = d[g + 8 * (r >> 1)][2 * q + (r & 1)];
+            to[r] = hc_settings.truncate ? cut(v) : (float)v;
+        }
+    }
+}
+static void compute_mma_u8s8(void *const *deposits, int)
+{
+    int32_t a[16][32], b[32][8], d[16][8];
+    for (int l = 0; l < 32; l++) {
+        const struct mma *s = (const struct mma *)deposits[l];
+        const int q = l & 3, g = l >> 2;
+        for (int e = 0; e < 4; e++) {
+            for (int r = 0; r < 4; r++)
+                a[g + 8 * (r & 1)][4 * q + 16 * (r >> 1) + e] = (uint8_t)(s->a[r] >> 8 * e);
+            b[4 * q + e][g] = (int8_t)(s->b0 >> 8 * e);
+            b[4 * q + 16 + e][g] = (int8_t)(s->b1 >> 8 * e);
+        }
+        const int32_t *c = (const int32_t *)s->d;
+        for (int r = 0; r < 4; r++)
+            d[g + 8 * (r >> 1)][2 * q + (r & 1)] = c[r];
+    }
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 32; k++)
+            for (int j = 0; j < 8; j++)
+                d[i][j] = (int32_t)((uint32_t)d[i][j] + (uint32_t)(a[i][k] * b[k][j]));
+    for (int l = 0; l < 32; l++) {
+        const int q = l & 3, g = l >> 2;
+        int32_t *to = (int32_t *)((const struct mma *)deposits[l])->d;
+        for (int r = 0; r < 4; r++)
+            to[r] = d[g + 8 * (r >> 1)][2 * q + (r & 1)];
+    }
+}
+void hostcuda_mma(enum hostcuda_mma type, void *d, const uint32_t *a, uint32_t b0, uint32_t b1,
+                  HOSTCUDA_AT)
+{
+    static const struct {
+        hostcuda_compute compute;
+        const char *name;
+    } types[] = {
+        [HOSTCUDA_F16] = { compute_mma<false>, "mma_f16" },
+        [HOSTCUDA_BF16] = { compute_mma<true>, "mma_bf16" },
+        [HOSTCUDA_U8S8] = { compute_mma_u8s8, "mma_u8s8" },
+    };
+    struct mma s = { d, a, b0, b1 };
+    hostcuda_collective(32, &s, types[type].compute, false, types[type].name, file, line);
+}
+void hostcuda_count_stream(int bytes)
+{
+    hc_self->block->grid->count->stream_bytes += (uint64_t)bytes;
+}
+void hostcuda_count_shared(const void *, int, HOSTCUDA_AT)
+{
+    (void)file, (void)line;
+}

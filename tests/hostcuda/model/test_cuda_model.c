@@ -1,0 +1,365 @@
+/* The whole forward pass: the CUDA backend (under the emulator, or on a GPU where this is linked
+ * with the real one) against the CPU's exact arithmetic, which the oracle suite has proved.
+ *
+ * Activations between ops are bf16 and products see fp16, so logits differ by rounding: the bound
+ * is on the normalized mean square error, a few bf16 roundings a layer (2^-9 relative each, about 4
+ * a layer, adding as squares: 6 layers give 24 * 2^-18 / 3 = 3e-5; 30 times that is allowed). Where
+ * the CPU's two best logits are further apart than 0.05 the best one must be the same. */
+#include "tests/oracle/model_run.h"
+
+#include <math.h>
+#include "cuda/cuda_backend.h"
+#include "host/base/rng.h"
+
+enum { TOKENS = 40, CTX = 96, MANY = 20, EACH = 12, PAGES_EACH = 2 };
+static const double NMSE_MAX = 1e-3;
+static const float MARGIN = 0.05f;
+
+static struct cuda_options cuda_options;
+static int64_t totals[64]; /* kernel paths of every backend of this program */
+
+static bool open_cuda(struct backend **be, struct err *err)
+{
+    return cuda_backend_open(be, &cuda_options, err);
+}
+
+static void close_cuda(struct model_run *run)
+{
+    const int64_t *counts = cuda_backend_counts(run->be);
+    for (int32_t i = 0; cuda_backend_paths()[i] != NULL; i++)
+        totals[i] += counts[i];
+    model_run_close(run);
+}
+
+static void draw_tokens(int32_t *tokens, int32_t n, int32_t vocab, uint64_t stream)
+{
+    for (int32_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)(rng_philox(5, stream, (uint64_t)i).v[0] % (uint32_t)vocab);
+}
+
+static int32_t best_of(const float *row, int32_t n, float *margin)
+{
+    int32_t best = 0;
+    float second = -INFINITY;
+    for (int32_t i = 1; i < n; i++)
+        if (row[i] > row[best]) {
+            second = row[best];
+            best = i;
+        } else if (row[i] > second) {
+            second = row[i];
+        }
+    *margin = row[best] - second;
+    return best;
+}
+
+static double compare(const float *found, const float *wanted, int32_t n_rows, int32_t vocab,
+                      const char *name)
+{
+    double error = 0, power = 0;
+    for (int32_t r = 0; r < n_rows; r++) {
+        const float *f = found + (size_t)r * (size_t)vocab, *w = wanted + (size_t)r * (size_t)vocab;
+        double mean = 0;
+        for (int32_t i = 0; i < vocab; i++)
+            mean += w[i] / (double)vocab;
+        for (int32_t i = 0; i < vocab; i++) {
+            if (!isfinite(f[i]))
+                fail_msg("%s: row %d, logit %d is %g", name, r, i, (double)f[i]);
+            error += ((double)f[i] - (double)w[i]) * ((double)f[i] - (double)w[i]);
+            power += ((double)w[i] - mean) * ((double)w[i] - mean);
+        }
+        float margin, mine;
+        const int32_t best = best_of(w, vocab, &margin);
+        if (margin > MARGIN && best_of(f, vocab, &mine) != best)
+            fail_msg("%s: row %d: token %d, want %d (margin %g)", name, r, best_of(f, vocab, &mine),
+                     best, (double)margin);
+    }
+    if (error / power > NMSE_MAX)
+        fail_msg("%s: normalized error %.3g, want at most %.3g", name, error / power, NMSE_MAX);
+    return error / power;
+}
+
+/* ---- one sequence, several chunkings, every kind of weights -------------------------------------
+ */
+
+struct model_case {
+    const char *folder;
+    enum weights_mode weights;
+    int32_t group;
+    bool asymmetric, head_auto, invariant, int8;
+};
+static void run_case(const struct model_case *c)
+{
+    struct err err;
+    struct model_run cpu, gpu;
+    struct model_setup setup = { .exact = true,
+                                 .weights = c->weights,
+                                 .group = c->group,
+                                 .head_auto = c->head_auto,
+                                 .asymmetric = c->asymmetric,
+                                 .n_threads = 2,
+                                 .ctx = CTX,
+                                 .rows = 64,
+                                 .pages = true };
+    static const int32_t chunks[] = { 64, 1, 7, 33 };
+    int32_t tokens[TOKENS];
+    assert_ok(model_run_open(&cpu, c->folder, NULL, &setup, &err), &err);
+    const size_t size = (size_t)TOKENS * (size_t)cpu.model.vocab;
+    float *wanted = malloc(size * sizeof *wanted), *found = malloc(size * sizeof *found);
+    float *first = malloc(size * sizeof *first);
+    assert_true(wanted != NULL && found != NULL && first != NULL);
+    draw_tokens(tokens, TOKENS, cpu.model.vocab, 1);
+    model_run_logits(&cpu, tokens, TOKENS, 64, wanted, NULL, NULL);
+    cuda_options = (struct cuda_options){ .invariant = c->invariant, .int8 = c->int8 };
+    setup.exact = false;
+    setup.open_backend = open_cuda;
+    assert_ok(model_run_open(&gpu, c->folder, NULL, &setup, &err), &err);
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        char name[256];
+        snprintf(name, sizeof name, "%s weights %d group %d%s%s%s chunk %d",
+                 strrchr(c->folder, '/'), (int)c->weights, c->group,
+                 c->asymmetric ? " asymmetric" : "", c->invariant ? " invariant" : "",
+                 c->int8 ? " int8" : "", chunks[i]);
+        model_run_logits(&gpu, tokens, TOKENS, chunks[i], found, NULL, NULL);
+        const double nmse = compare(found, wanted, TOKENS, gpu.model.vocab, name);
+        printf("%-60s %.2e\n", name, nmse);
+        if (i == 0)
+            memcpy(first, found, size * sizeof *first);
+        else if (c->invariant && memcmp(first, found, size * sizeof *first) != 0)
+            fail_msg("%s: bits differ from those of one chunk", name);
+    }
+    close_cuda(&gpu);
+    model_run_close(&cpu);
+    free(wanted);
+    free(found);
+    free(first);
+}
+
+#define MODELS NIBBLE_TESTS_DIR "/oracle/models/"
+#define DEMO   NIBBLE_SOURCE_DIR "/server/demo"
+static void logits_are_the_cpus(void **state)
+{
+    (void)state;
+    static const struct model_case cases[] = {
+        { DEMO, WEIGHTS_AUTO, 0, false, false, false, false },
+        { DEMO, WEIGHTS_INT4, 128, false, false, false, false },
+        { DEMO, WEIGHTS_INT4, 32, true, true, false, false },
+        { DEMO, WEIGHTS_INT8, 64, false, false, false, false },
+        { DEMO, WEIGHTS_INT8, -1, true, false, false, false },
+        { DEMO, WEIGHTS_INT4, 64, false, false, true, false },
+        { DEMO, WEIGHTS_INT8, 128, false, false, false, true },
+        { MODELS "llama_tied_rope_llama3", WEIGHTS_INT8, 64, false, false, false, false },
+        { MODELS "qwen3", WEIGHTS_INT8, 32, false, false, false, false },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        run_case(&cases[i]);
+}
+
+/* ---- many sequences
+ * ------------------------------------------------------------------------------
+ */
+
+struct crowd {
+    int32_t prompts[MANY][EACH];
+    int32_t tokens[MANY * EACH], positions[MANY * EACH], row_seq[MANY * EACH],
+        logit_rows[MANY * EACH], table[MANY * PAGES_EACH];
+    struct batch_seq seqs[MANY];
+};
+
+/* Rows [from, to) of sequences 0..n_seqs-1; pages scattered: page j of sequence s is 2 j + s * ...
+ */
+static struct batch crowd_batch(struct crowd *c, int32_t n_seqs, int32_t from, int32_t to)
+{
+    struct batch batch = { .serial = batch_serial_next(), .n_groups = 1 };
+    for (int32_t s = 0; s < n_seqs; s++) {
+        c->seqs[s] = (struct batch_seq){ s, batch.n_rows, to - from, from };
+        for (int32_t p = 0; p < PAGES_EACH; p++)
+            c->table[s * PAGES_EACH + p] = p * MANY + (s * 7 + 3) % MANY;
+        for (int32_t k = from; k < to; k++) {
+            const int32_t r = batch.n_rows++;
+            c->tokens[r] = c->prompts[s][k];
+            c->positions[r] = k;
+            c->row_seq[r] = s;
+            c->logit_rows[r] = r;
+        }
+    }
+    batch.n_seqs = n_seqs;
+    batch.n_logit_rows = batch.n_rows;
+    batch.tokens = c->tokens;
+    batch.positions = c->positions;
+    batch.row_seq = c->row_seq;
+    batch.seqs = c->seqs;
+    batch.logit_rows = c->logit_rows;
+    batch.pages[0] = c->table;
+    batch.pages_stride[0] = PAGES_EACH;
+    return batch;
+}
+
+/* Logits [n_seqs][EACH][vocab]: a prompt of 3 together, then one row of each a step. */
+static void crowd_run(struct model_run *run, struct crowd *c, int32_t n_seqs, float *out)
+{
+    struct err err;
+    const size_t vocab = (size_t)run->model.vocab;
+    for (int32_t from = 0, to = 3; from < EACH; from = to++) {
+        const struct batch batch = crowd_batch(c, n_seqs, from, to);
+        model_forward(&run->model, &batch, &run->kv, NULL, NULL, NULL);
+        assert_ok(run->be->ops->finish(run->be, &err), &err);
+        for (int32_t r = 0; r < batch.n_rows; r++)
+            run->be->ops->download(
+                run->be, out + ((size_t)c->row_seq[r] * EACH + (size_t)c->positions[r]) * vocab,
+                (const float *)run->model.logits.data + (size_t)r * vocab, vocab * sizeof *out);
+    }
+}
+
+static void open_crowd(struct model_run *run, bool exact, struct err *err)
+{
+    const struct model_setup setup = { .exact = exact,
+                                       .weights = WEIGHTS_INT4,
+                                       .n_threads = 2,
+                                       .ctx = CTX,
+                                       .rows = 64,
+                                       .open_backend = exact ? NULL : open_cuda };
+    int32_t n_pages[KV_GROUPS_MAX] = { MANY * PAGES_EACH };
+    assert_ok(model_run_open(run, DEMO, NULL, &setup, err), err);
+    assert_ok(kv_cache_reserve(&run->kv, run->be, n_pages, err), err);
+}
+
+static void many_sequences(void **state)
+{
+    (void)state;
+    struct err err;
+    static struct crowd c;
+    struct model_run cpu, graphs, eager, invariant;
+    for (int32_t s = 0; s < MANY; s++)
+        draw_tokens(c.prompts[s], EACH, 4096, 100 + (uint64_t)s);
+    open_crowd(&cpu, true, &err);
+    const size_t one = (size_t)EACH * (size_t)cpu.model.vocab, all = one * MANY;
+    float *wanted = malloc(all * sizeof *wanted), *found = malloc(all * sizeof *found);
+    float *other = malloc(all * sizeof *other);
+    assert_true(wanted != NULL && found != NULL && other != NULL);
+    crowd_run(&cpu, &c, MANY, wanted);
+
+    cuda_options = (struct cuda_options){ 0 };
+    open_crowd(&graphs, false, &err);
+    crowd_run(&graphs, &c, MANY, found);
+    printf("%d sequences, recorded steps: %.2e\n", MANY,
+           compare(found, wanted, MANY * EACH, cpu.model.vocab, "recorded"));
+    crowd_run(&graphs, &c, MANY, other); /* again, all of it replayed now */
+    assert_memory_equal(found, other, all * sizeof *found);
+    close_cuda(&graphs);
+
+    cuda_options = (struct cuda_options){ .no_graphs = true };
+    open_crowd(&eager, false, &err);
+    crowd_run(&eager, &c, MANY, other);
+    printf("%d sequences, eager steps: %.2e\n", MANY,
+           compare(other, wanted, MANY * EACH, cpu.model.vocab, "eager"));
+    close_cuda(&eager);
+
+    /* --invariant: the same bits alone and in a crowd, recorded too */
+    cuda_options = (struct cuda_options){ .invariant = true };
+    open_crowd(&invariant, false, &err);
+    crowd_run(&invariant, &c, MANY, found);
+    compare(found, wanted, MANY * EACH, cpu.model.vocab, "invariant");
+    crowd_run(&invariant, &c, 1, other);
+    assert_memory_equal(found, other, one * sizeof *found);
+    close_cuda(&invariant);
+    model_run_close(&cpu);
+    free(wanted);
+    free(found);
+    free(other);
+}
+
+/* ---- sampling through the seam
+ * -------------------------------------------------------------------
+ */
+
+static void tokens_are_the_cpus(void **state)
+{
+    (void)state;
+    struct err err;
+    struct model_run cpu, gpu;
+    struct model_setup setup = { .exact = true, .ctx = CTX, .rows = 64, .pages = true };
+    int32_t tokens[TOKENS];
+    cuda_options = (struct cuda_options){ 0 };
+    assert_ok(model_run_open(&cpu, DEMO, NULL, &setup, &err), &err);
+    setup.exact = false;
+    setup.open_backend = open_cuda;
+    assert_ok(model_run_open(&gpu, DEMO, NULL, &setup, &err), &err);
+    draw_tokens(tokens, TOKENS, cpu.model.vocab, 9);
+    const struct batch *batch = batch_single_build(&gpu.single, tokens, TOKENS, 0, true);
+    model_forward(&gpu.model, batch, &gpu.kv, NULL, NULL, NULL);
+    assert_ok(gpu.be->ops->finish(gpu.be, &err), &err);
+    const size_t vocab = (size_t)gpu.model.vocab;
+    float *logits = malloc(TOKENS * vocab * sizeof *logits);
+    assert_non_null(logits);
+    gpu.be->ops->download(gpu.be, logits, gpu.model.logits.data, TOKENS * vocab * sizeof *logits);
+    struct sampler *sampler;
+    assert_ok(sampler_open(&sampler, (int32_t)vocab, &err), &err);
+    struct sample_params params[TOKENS];
+    struct sample_row rows[TOKENS];
+    struct sample_out outs[TOKENS];
+    for (int32_t i = 0; i < TOKENS; i++) {
+        params[i] = sample_params_neutral();
+        params[i].seed = 77;
+        params[i].n_top = i % 3 == 0 ? 5 : -1;
+        params[i].temperature = i % 4 == 0 ? 0 : 0.8f;
+        params[i].top_k = i % 5 == 1 ? 20 : 0;
+        params[i].top_p = i % 5 == 2 ? 0.9f : 1;
+        params[i].min_p = i % 5 == 3 ? 0.05f : 0;
+        params[i].typical_p = i % 5 == 4 ? 0.7f : 1; /* host form */
+        params[i].repetition_penalty = i % 7 == 0 ? 1.3f : 1;
+        rows[i] = (struct sample_row){ .logit_row = i,
+                                       .params = &params[i],
+                                       .target = -1,
+                                       .index = 3,
+                                       .position = i + 1,
+                                       .history = tokens,
+                                       .n_prompt = i + 1 };
+        if (i % 11 == 10)
+            rows[i].target = 17;
+    }
+    const struct sample_op op = {
+        .logits = view_head(gpu.model.logits, TOKENS), .rows = rows, .outs = outs, .n_rows = TOKENS
+    };
+    gpu.be->ops->sample(gpu.be, &op);
+    assert_ok(gpu.be->ops->finish(gpu.be, &err), &err);
+    for (int32_t i = 0; i < TOKENS; i++) {
+        struct sample_out wanted;
+        sampler_row(sampler, logits + (size_t)i * vocab, &rows[i], &wanted);
+        if (outs[i].token != wanted.token || fabsf(outs[i].logprob - wanted.logprob) > 1e-4f ||
+            outs[i].n_top != wanted.n_top)
+            fail_msg("row %d: token %d (%g), want %d (%g)", i, outs[i].token,
+                     (double)outs[i].logprob, wanted.token, (double)wanted.logprob);
+        for (int32_t k = 0; k < wanted.n_top; k++)
+            assert_int_equal(outs[i].top_tokens[k], wanted.top_tokens[k]);
+    }
+    sampler_close(sampler);
+    free(logits);
+    close_cuda(&gpu);
+    model_run_close(&cpu);
+}
+
+/* Every path was really taken by the tests above, or is listed here with the reason. */
+static void every_path_was_taken(void **state)
+{
+    (void)state;
+    for (int32_t i = 0; cuda_backend_paths()[i] != NULL; i++) {
+        const char *name = cuda_backend_paths()[i];
+        printf("%-34s %lld\n", name, (long long)totals[i]);
+        if (strcmp(name, "gemm_dense") == 0 || strcmp(name, "post_combine") == 0)
+            continue; /* from 2048 rows (tests/ops/cuda/test_dense.cu); no family with post norms
+                         yet */
+        if (totals[i] == 0)
+            fail_msg("%s was never used", name);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_the_cpus),
+        cmocka_unit_test(many_sequences),
+        cmocka_unit_test(tokens_are_the_cpus),
+        cmocka_unit_test(every_path_was_taken),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
