@@ -222,9 +222,6 @@ DEVICE uint64_t f64_bits(double v) { return (uint64_t)__double_as_longlong(v); }
 DEVICE double f64_of_bits(uint64_t v) { return __longlong_as_double((long long)v); }
 DEVICE uint32_t f32_bits(float v) { return __float_as_uint(v); }
 DEVICE float f32_of_bits(uint32_t v) { return __uint_as_float(v); }
-/* v. No instruction: the compiler computes anew what it derives from it, instead of keeping that in
- * registers over a loop that has none to spare. */
-DEVICE int forget(int v) { asm volatile("" : "+r"(v)); return v; }
 /* Full precision, where positions reach 10^6 (rope). */
 DEVICE void sin_cos(float angle, float *s, float *c) { sincosf(angle, s, c); }
 

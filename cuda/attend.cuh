@@ -1,0 +1,64 @@
+/* attend.cuh - what the attention kernels share: how 16-bit tiles lie in shared memory, products
+ * in the element type of the cache, scores in base 2. */
+#pragma once
+#include "cuda/device.cuh"
+#include "cuda/epilogue.cuh"
+#include "cuda/kernels.h"
+
+/* Query rows of a prefill item (attend_plan.cu cuts, the kernels' grids follow). 128: one tile of
+ * an ungrouped model; a group of G heads makes G tiles of 128 / G tokens. */
+enum { PREFILL_ITEM_ROWS = 128 };
+
+#define LOG2_E 1.4426950408889634f
+/* A masked score, and the maximum of no scores. */
+#define NO_SCORE (-__builtin_huge_valf())
+
+/* A tile in shared memory: rows of D elements in chunks of 16 bytes. ldmatrix reads a chunk of 8
+ * consecutive rows at once, which must lie in 8 different sixteenths of the 128 bytes of banks:
+ *   D a multiple of 64: row stride 2 D bytes, chunk c of row r at place c ^ (r & 7);
+ *   else: one chunk of padding a row, so that the stride is an odd number of chunks. */
+template <int D> constexpr int tile_chunks = D / 8;
+template <int D> constexpr int tile_stride = D % 64 == 0 ? 2 * D : 2 * D + 16; /* bytes */
+template <int D> DEVICE int tile_at(int row, int chunk)
+{
+    static_assert(D % 16 == 0, "rows are whole k-steps of an MMA");
+    /* The upper bits of the chunk apart: they become constants of the address. */
+    return row * tile_stride<D> +
+           (D % 64 == 0 ? chunk / 8 * 128 + ((chunk ^ row) & 7) * 16 : chunk * 16);
+}
+
+template <enum dtype KV>
+DEVICE void mma_kv(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    if constexpr (KV == DTYPE_F16)
+        mma_f16(d, a, b0, b1);
+    else
+        mma_bf16(d, a, b0, b1);
+}
+template <enum dtype KV> DEVICE uint32_t kv_pair(float low, float high)
+{
+    return KV == DTYPE_F16 ? f16_pair(low, high) : bf16_pair(low, high);
+}
+/* A pair of q (bf16) as the cache's type: the MMA has one type for both. */
+template <enum dtype KV> DEVICE uint32_t kv_of_bf16(uint32_t pair)
+{
+    return KV == DTYPE_F16 ? f16_pair(bf16_low(pair), bf16_high(pair)) : pair;
+}
+
+DEVICE float capped(float s, float cap)
+{
+    return cap * tanh_of(s * rcp_fast(cap));
+}
+/* score . log2 e of a raw product; exp2 of differences is the softmax. */
+DEVICE float score_of(const struct attend_in &a, float product)
+{
+    const float s = product * a.scale;
+    return LOG2_E * (a.soft_cap > 0.0f ? capped(s, a.soft_cap) : s);
+}
+/* K (which 0) or V (1) of a page: 16 rows of D elements, one block of 32 D bytes. */
+template <int D>
+DEVICE const unsigned char *page_block(const struct attend_in &a, int page, int which, int kv_head)
+{
+    return (const unsigned char *)a.pages_memory +
+           (((int64_t)page * 2 + which) * a.n_kv_heads + kv_head) * (32 * D);
+}
