@@ -5,8 +5,8 @@
  *   f64_dequantize:  units -> fp16 [n][n_in padded to 128], (code - zero) * scale
  *
  * Repack reads 1 byte and writes 0.52 (int4) or 1.02 (int8) of a weight; dequantize reads those and
- * writes 2. Both are bound by memory, so a warp takes a unit, turns it in shared memory, and touches
- * global memory in whole rows of 128 (codes), 256 (fp16) or 512 (atoms) bytes.
+ * writes 2. Both are bound by memory, so a warp takes a unit, turns it in shared memory, and
+ * touches global memory in whole rows of 128 (codes), 256 (fp16) or 512 (atoms) bytes.
  *
  *   grid (blocks of 128 inputs, strips of 64 rows), 4 warps:
  *
@@ -40,7 +40,8 @@ enum {
     FACTOR_EXPONENT_MIN = -125,
 };
 static_assert(REPACK_WARPS == 4, "a warp takes a unit of the strip");
-static_assert(CODES_PITCH % 4 == 0 && HALVES_PITCH % 16 == 0, "rows are read in words, in 16 bytes");
+static_assert(CODES_PITCH % 4 == 0 && HALVES_PITCH % 16 == 0,
+              "rows are read in words, in 16 bytes");
 
 /* ---- row factors -------------------------------------------------------------------------------
  */
@@ -73,8 +74,7 @@ KERNEL(REPACK_THREADS, 8) repack_factors(const __grid_constant__ struct factors_
     uint32_t most = 0;
     if (row < a.n_rows)
         for (int g = lane_id(); g < a.n_groups; g += 32) {
-            const uint32_t bits =
-                f32_bits(a.scales[(int64_t)row * a.n_groups + g]) & 0x7fffffffu;
+            const uint32_t bits = f32_bits(a.scales[(int64_t)row * a.n_groups + g]) & 0x7fffffffu;
             most = most > bits ? most : bits;
         }
     for (int mask = 16; mask > 0; mask >>= 1) {
@@ -109,8 +109,7 @@ DEVICE int code_of_zero(float zero, int bits)
 }
 
 /* Four codes of a source row from input col on, as they are packed. */
-template <int BITS>
-DEVICE uint32_t four_codes(const struct repack_args &a, int row, int col)
+template <int BITS> DEVICE uint32_t four_codes(const struct repack_args &a, int row, int col)
 {
     const uint8_t *codes = a.codes + (int64_t)row * a.n_in;
     uint32_t four = 0;
@@ -168,8 +167,7 @@ DEVICE void deal_scales(const struct repack_args &a, int row, int col, float fac
         const int group_col = col + g * a.unit_group;
         float v = 0.0f;
         if (row < a.n_rows && group_col < a.n_in)
-            v = from[(int64_t)row * a.n_groups + group_col / a.group] /
-                (area == 0 ? factor : 1.0f);
+            v = from[(int64_t)row * a.n_groups + group_col / a.group] / (area == 0 ? factor : 1.0f);
         to[(area * n + g) * F64_UNIT_ROWS + 2 * (r % 8) + r / 8] = f16_of(v);
     }
 }
@@ -180,11 +178,12 @@ repack_units(const __grid_constant__ struct repack_args a)
 {
     SHARED(memory);
     unsigned char *staged = memory + warp_id() * F64_UNIT_ROWS * CODES_PITCH;
-    const int row = (int)blockIdx.y * F64_STRIP_ROWS + warp_id() * F64_UNIT_ROWS; /* of the source */
+    const int row =
+        (int)blockIdx.y * F64_STRIP_ROWS + warp_id() * F64_UNIT_ROWS; /* of the source */
     const int col = (int)blockIdx.x * F64_UNIT_COLS;
-    const int64_t block = ((int64_t)(a.row_from / F64_STRIP_ROWS) + (int64_t)blockIdx.y) *
-                              (int64_t)gridDim.x +
-                          (int64_t)blockIdx.x;
+    const int64_t block =
+        ((int64_t)(a.row_from / F64_STRIP_ROWS) + (int64_t)blockIdx.y) * (int64_t)gridDim.x +
+        (int64_t)blockIdx.x;
     uint8_t *unit = a.units + (block * REPACK_WARPS + warp_id()) * a.unit_bytes;
 
     /* stage: rows of 128 codes */
@@ -212,9 +211,8 @@ cudaError_t f64_repack(const struct launch *launch, const struct repack_op *op)
     f.factors = op->row_factor + op->row_from;
     f.n_rows = op->n_rows;
     f.n_groups = n_groups;
-    const cudaError_t status =
-        LAUNCH((repack_factors), dim3((unsigned)(padded / REPACK_WARPS)), REPACK_THREADS, 0,
-               launch->stream, LAUNCH_PLAIN, f);
+    const cudaError_t status = LAUNCH((repack_factors), dim3((unsigned)(padded / REPACK_WARPS)),
+                                      REPACK_THREADS, 0, launch->stream, LAUNCH_PLAIN, f);
     if (status != cudaSuccess)
         return status;
     struct repack_args a;
@@ -312,7 +310,7 @@ dequantize_units(const __grid_constant__ struct dequantize_args a)
     const int tiles_an_atom = BITS == 4 ? 4 : 2;
     for (int atom = 0; atom < TILES / tiles_an_atom; atom++) {
         const uint4 v = ldg_stream(unit + atom * F64_ATOM_BYTES + lane * 16);
-        const uint32_t w[4] = {v.x, v.y, v.z, v.w};
+        const uint32_t w[4] = { v.x, v.y, v.z, v.w };
 #pragma unroll
         for (int t = 0; t < tiles_an_atom; t++) {
             const int tile = atom * tiles_an_atom + t, group = tile * TILE_COLS / a.unit_group;
@@ -363,6 +361,7 @@ cudaError_t f64_dequantize(const struct launch *launch, const struct f64_matrix 
                           (a.table ? 256 * sizeof(uint32_t) : 0);
     const int flags = launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN;
     if (w->kind.bits == 4)
-        return LAUNCH((dequantize_units<4>), grid, REPACK_THREADS, shared, launch->stream, flags, a);
+        return LAUNCH((dequantize_units<4>), grid, REPACK_THREADS, shared, launch->stream, flags,
+                      a);
     return LAUNCH((dequantize_units<8>), grid, REPACK_THREADS, shared, launch->stream, flags, a);
 }
