@@ -17,8 +17,8 @@ enum { PREFILL_ITEM_ROWS = 128 };
  * consecutive rows at once, which must lie in 8 different sixteenths of the 128 bytes of banks:
  *   D a multiple of 64: row stride 2 D bytes, chunk c of row r at place c ^ (r & 7);
  *   else: one chunk of padding a row, so that the stride is an odd number of chunks. */
-template <int D> constexpr int tile_chunks = D / 8;
-template <int D> constexpr int tile_stride = D % 64 == 0 ? 2 * D : 2 * D + 16; /* bytes */
+template <int D> static constexpr int tile_chunks = D / 8;
+template <int D> static constexpr int tile_stride = D % 64 == 0 ? 2 * D : 2 * D + 16; /* bytes */
 template <int D> DEVICE int tile_at(int row, int chunk)
 {
     static_assert(D % 16 == 0, "rows are whole k-steps of an MMA");

@@ -32,16 +32,16 @@
 enum { WARPS = 4, THREADS = 32 * WARPS, TILE_HEADS = 8 };
 
 /* 48 KB of ring a block at most, but for D = 256, whose three stages are 96 KB. */
-template <int D> constexpr int stages = D <= 64 ? 6 : D <= 80 ? 4 : 3;
-template <int D> constexpr int stage_bytes = PAGE_TOKENS *tile_stride<D>;
-template <int D> constexpr int ring_bytes = stages<D> *stage_bytes<D>; /* of a warp */
-template <int D> constexpr int shared_bytes = WARPS *ring_bytes<D>;
+template <int D> static constexpr int stages = D <= 64 ? 6 : D <= 80 ? 4 : 3;
+template <int D> static constexpr int stage_bytes = tile_stride<D> *PAGE_TOKENS;
+template <int D> static constexpr int ring_bytes = stage_bytes<D> *stages<D>; /* of a warp */
+template <int D> static constexpr int shared_bytes = ring_bytes<D> *WARPS;
 static_assert(shared_bytes<64> <= 48 << 10 && shared_bytes<80> <= 48 << 10 &&
                   shared_bytes<96> <= 48 << 10 && shared_bytes<128> <= 48 << 10,
               "4 blocks an SM of 227 KB, 3 of 163 KB");
 static_assert(shared_bytes<256> <= 99 << 10, "the smallest SM (sm_86, sm_89)");
 /* Registers: q D / 8 and o D / 4 a tile; 128 with one tile of D <= 128. */
-template <int D, int TILES> constexpr int blocks_per_sm = D > 128 ? 2 : TILES > 1 ? 3 : 4;
+template <int D, int TILES> static constexpr int blocks_per_sm = D > 128 ? 2 : TILES > 1 ? 3 : 4;
 
 /* What a warp leaves for the merge, in its own ring. Stride D + 4: heads 2q of a store land 8 banks
  * apart. */

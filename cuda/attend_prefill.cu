@@ -30,8 +30,8 @@ static_assert(KEYS == WARPS * PAGE_TOKENS, "each warp fetches one page of a bloc
 
 /* 16-row tiles of a warp. Two halve the reads of K and V from shared memory for each product; with
  * D = 256 one of them is 128 registers of O already. */
-template <int D> constexpr int row_tiles = D <= 128 ? 2 : 1;
-template <int D> constexpr int rows_of = 16 * WARPS *row_tiles<D>;
+template <int D> static constexpr int row_tiles = D <= 128 ? 2 : 1;
+template <int D> static constexpr int rows_of = row_tiles<D> * 16 * WARPS;
 
 /* What a block works at; in shared memory, as registers are few. */
 struct tile {
@@ -44,7 +44,8 @@ struct tile {
     int all_low, all_high; /* every row sees [all_low, all_high) */
 };
 template <int D>
-constexpr int shared_bytes = (rows_of<D> + 2 * KEYS) * tile_stride<D> + (int)sizeof(struct tile);
+static constexpr int shared_bytes = (rows_of<D> + 2 * KEYS) * tile_stride<D> +
+                                    (int)sizeof(struct tile);
 static_assert(shared_bytes<128> <= 81 << 10, "two blocks an SM of 163 KB");
 static_assert(shared_bytes<256> <= 99 << 10, "the smallest SM (sm_86, sm_89)");
 DEVICE int tile_position(const struct tile &t, int packed)
