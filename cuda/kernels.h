@@ -115,6 +115,7 @@ bool gemm_wgmma_fits(const struct gemm_op *op, const struct device_info *device)
 bool gemm_s8_fits(const struct gemm_op *op, const struct device_info *device);
 /* Bytes of `partial` that rows x this matrix may want; 0: none. */
 size_t gemm_small_workspace(const struct f64_matrix *w, int32_t rows, const struct device_info *device);
+size_t gemm_mma_workspace(const struct f64_matrix *w, int32_t rows, const struct device_info *device);
 size_t gemm_wgmma_workspace(const struct f64_matrix *w, int32_t rows, const struct device_info *device);
 cudaError_t gemm_small(const struct launch *launch, const struct gemm_op *op);
 cudaError_t gemm_mma(const struct launch *launch, const struct gemm_op *op);
