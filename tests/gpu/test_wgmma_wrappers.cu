@@ -62,7 +62,8 @@ wgmma_kernel(const __grid_constant__ struct wgmma_args p)
     async_fence();
     block_sync();
     uint64_t b = wgmma_desc(memory, p.leading, p.stride, p.swizzle);
-    uint64_t a_desc = wgmma_desc(memory + p.b_bytes, p.leading, p.stride, p.swizzle);
+    uint64_t a_desc =
+        wgmma_desc(memory + (FORM == BF16_SS ? p.b_bytes : 0), p.leading, p.stride, p.swizzle);
     uint32_t a[STEPS][4];
     for (int step = 0; step < STEPS; step++)
         for (int i = 0; i < 4; i++)
@@ -86,8 +87,8 @@ wgmma_kernel(const __grid_constant__ struct wgmma_args p)
             wgmma_u8s8<N>(d, a[step], b, accumulate);
         b = wgmma_desc_at(b, p.step_bytes);
         a_desc = wgmma_desc_at(a_desc, p.a_step_bytes);
-        wgmma_commit();
     }
+    wgmma_commit();
     wgmma_wait<0>();
     wgmma_landed(d);
     for (int i = 0; i < N / 2; i++)

@@ -301,7 +301,7 @@ KERNEL(64, 1) warp_kernel(const __grid_constant__ struct words_args p)
     const uint32_t v = p.in[t];
     uint32_t *out = p.out + t * WARP_OUTS;
     out[0] = (uint32_t)(warp_id() * 32 + lane);
-    out[1] = shfl(v, lane * 7 + 3 & 31); /* each lane its own source */
+    out[1] = shfl(v, (lane * 7 + 3) & 31); /* each lane its own source */
     out[2] = shfl_xor(v, 5);
     out[3] = f32_bits(shfl_f32(f32_of_bits(v), 31 - lane));
     out[4] = f32_bits(shfl_xor_f32(f32_of_bits(v), 16));
