@@ -80,8 +80,9 @@ struct wgmma_args {
     int64_t x_stride;
     const float *x_scale;
     int32_t rows;
+    bool paired; /* columns 2i, 2i + 1 of y are one aligned store */
     struct gemm_out out;
-    float *partial;    /* [slot][2 strips][BM / 8][128 threads][4] */
+    float *partial;    /* [slot][2 strips][64 x BM]: slot_give */
     uint32_t *tickets; /* [slot][2]: 1 when a strip's sums are there */
     int32_t n_w, n_x;
     int32_t w_at, staged_at; /* of shared memory; the panels are at 0 */
@@ -138,16 +139,16 @@ DEVICE struct barriers barriers_of(const struct wgmma_args &a, unsigned char *me
     b.x_empty = b.x_full + X_PANELS_MAX;
     return b;
 }
-DEVICE void barriers_init(const struct wgmma_args &a, const struct barriers &b)
+/* A thread a barrier; who waits for them meets a block_sync first. */
+DEVICE void barriers_init(const struct barriers &b)
 {
-    for (int i = 0; i < a.n_w; i++) {
-        mbar_init(b.w_full + i, 1);
-        mbar_init(b.w_empty + i, CONSUMER_WARPS);
-    }
-    for (int i = 0; i < a.n_x; i++) {
-        mbar_init(b.x_full + i, TOKEN_WARPS);
-        mbar_init(b.x_empty + i, CONSUMER_WARPS);
-    }
+    const int i = (int)threadIdx.x;
+    if (i >= N_BARRIERS)
+        return;
+    mbar_init(b.w_full + i, i < W_STAGES_MAX                      ? 1
+                            : i < 2 * W_STAGES_MAX                ? CONSUMER_WARPS
+                            : i < 2 * W_STAGES_MAX + X_PANELS_MAX ? TOKEN_WARPS
+                                                                  : CONSUMER_WARPS);
     mbar_init_fence();
 }
 
@@ -243,16 +244,14 @@ struct consumer {
     struct barriers b;
     unsigned char *memory;
     const uint32_t *pairs;
-    struct ring w, x, freed;
-    int n_freed_behind; /* panels issued and not yet freed */
+    struct ring w, x, freed; /* stages and panels waited for; panels given back */
 };
-DEVICE void free_panels(const struct wgmma_args &a, struct consumer &c, int keep)
+/* The oldest panel not given back: a wait has covered its products. */
+DEVICE void free_panel(const struct wgmma_args &a, struct consumer &c)
 {
-    for (; c.n_freed_behind > keep; c.n_freed_behind--) {
-        if (lane_id() == 0)
-            mbar_arrive(c.b.x_empty + c.freed.slot);
-        ring_step(c.freed, a.n_x);
-    }
+    if (lane_id() == 0)
+        mbar_arrive(c.b.x_empty + c.freed.slot);
+    ring_step(c.freed, a.n_x);
 }
 /* d = or += fragments . the next panel; on its way when this returns. */
 template <int BM>
@@ -263,7 +262,6 @@ DEVICE void multiply(const struct wgmma_args &a, struct consumer &c, float (&d)[
         wgmma_desc(c.memory + c.x.slot * BM * PANEL_ROW_BYTES, 16, 8 * PANEL_ROW_BYTES, WGMMA_128B);
     mbar_wait(c.b.x_full + c.x.slot, c.x.phase);
     ring_step(c.x, a.n_x);
-    c.n_freed_behind++;
     wgmma_fence();
 #pragma unroll
     for (int t = 0; t < STEPS; t++)
@@ -305,16 +303,17 @@ DEVICE void add_blocks(const struct wgmma_args &a, struct consumer &c, float (&a
         dequant_half<BITS, CODES, FINE, true>(f[0], unit, 0, g, a.group_shift, c.pairs);
         multiply<BM>(a, c, acc, f[0], true);
         wgmma_wait<1>();
-        free_panels(a, c, 1);
+        if (k > 0)
+            free_panel(a, c);
         dequant_half<BITS, CODES, FINE, true>(f[1], unit, 1, g, a.group_shift, c.pairs);
         unit_free(a, c);
         multiply<BM>(a, c, acc, f[1], true);
         wgmma_wait<1>();
-        free_panels(a, c, 1);
+        free_panel(a, c);
     }
     wgmma_wait<0>();
     wgmma_landed(acc);
-    free_panels(a, c, 0);
+    free_panel(a, c);
 }
 /* The same with groups of 128 summed apart and scaled in fp32: exact weights, and at 64 tokens no
  * dearer. The tensor cores have the other warpgroup's products while this one folds. */
@@ -333,7 +332,8 @@ DEVICE void add_groups(const struct wgmma_args &a, struct consumer &c, float (&a
         dequant_half<BITS, CODES, false, false>(f[0], unit, 0, g, a.group_shift, c.pairs);
         wgmma_wait<0>();
         wgmma_landed(sums);
-        free_panels(a, c, 0);
+        if (k > 0)
+            free_panel(a, c);
         fold<BM>(acc, sums, scales);
         scales = g.scales;
         multiply<BM>(a, c, sums, f[0], false);
@@ -341,67 +341,21 @@ DEVICE void add_groups(const struct wgmma_args &a, struct consumer &c, float (&a
         unit_free(a, c);
         multiply<BM>(a, c, sums, f[1], true);
         wgmma_wait<1>(); /* f[0] is free */
+        free_panel(a, c);
     }
     wgmma_wait<0>();
     wgmma_landed(sums);
-    free_panels(a, c, 0);
+    free_panel(a, c);
     fold<BM>(acc, sums, scales);
-}
-
-/* ---- sums of other blocks -----------------------------------------------------------------------
- */
-
-template <int BM> DEVICE float *slot_of(const struct wgmma_args &a, int slot, int wg)
-{
-    return a.partial + ((int64_t)slot * CONSUMERS + wg) * (F64_STRIP_ROWS * BM) +
-           (threadIdx.x % WARPGROUP) * 4;
-}
-template <int BM>
-DEVICE void give_sums(const struct wgmma_args &a, const float (&acc)[BM / 2], int slot, int wg)
-{
-    float *to = slot_of<BM>(a, slot, wg);
-#pragma unroll
-    for (int j = 0; j < BM / 8; j++) {
-        const uint4 v = { f32_bits(acc[4 * j]), f32_bits(acc[4 * j + 1]), f32_bits(acc[4 * j + 2]),
-                          f32_bits(acc[4 * j + 3]) };
-        st128(to + j * WARPGROUP * 4, v);
-    }
-    device_fence();
-    named_sync(BARRIER_STRIP + wg, WARPGROUP);
-    if (threadIdx.x % WARPGROUP == 0)
-        st_release(a.tickets + slot * CONSUMERS + wg, 1);
-}
-/* Slots in the order of k. The tickets are zero again afterwards. */
-template <int BM>
-DEVICE void take_sums(const struct wgmma_args &a, float (&acc)[BM / 2], const struct segment &s,
-                      int wg)
-{
-    for (int slot = s.first_slot; slot < s.first_slot + s.n_slots; slot++) {
-        if (threadIdx.x % WARPGROUP == 0) {
-            uint32_t *ticket_of = a.tickets + slot * CONSUMERS + wg;
-            while (ld_acquire(ticket_of) == 0)
-                ;
-            st_release(ticket_of, 0);
-        }
-        named_sync(BARRIER_STRIP + wg, WARPGROUP);
-        const float *from = slot_of<BM>(a, slot, wg);
-#pragma unroll
-        for (int j = 0; j < BM / 8; j++) {
-            const uint4 v = ld128(from + j * WARPGROUP * 4);
-            acc[4 * j] += f32_of_bits(v.x);
-            acc[4 * j + 1] += f32_of_bits(v.y);
-            acc[4 * j + 2] += f32_of_bits(v.z);
-            acc[4 * j + 3] += f32_of_bits(v.w);
-        }
-    }
 }
 
 /* ---- output -------------------------------------------------------------------------------------
  */
 
-/* This lane's columns of a strip: lane, lane + 32. */
+/* This lane's two columns of a strip: neighbours that one store writes (paired), or lane, lane
+ * + 32. */
 struct columns {
-    int col[2]; /* of y; -1: none */
+    int at[2], col[2]; /* of the strip, of y; col -1: none */
     float factor[2], bias[2];
 };
 DEVICE struct columns columns_of(const struct wgmma_args &a, int strip)
@@ -410,7 +364,8 @@ DEVICE struct columns columns_of(const struct wgmma_args &a, int strip)
     struct columns c;
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        const int row = (strip - part.first_strip) * F64_STRIP_ROWS + lane_id() + 32 * i;
+        c.at[i] = a.paired ? 2 * lane_id() + i : lane_id() + 32 * i;
+        const int row = (strip - part.first_strip) * F64_STRIP_ROWS + c.at[i];
         const bool there = row < part.n_out;
         c.col[i] = there ? part.first_col + row : -1;
         c.factor[i] = there ? part.row_factor[row] : 0.0f;
@@ -418,43 +373,99 @@ DEVICE struct columns columns_of(const struct wgmma_args &a, int strip)
     }
     return c;
 }
-DEVICE float value_of(const struct wgmma_args &a, const struct columns &c, int i, float sum,
-                      float x_scale)
+DEVICE float value_of(const struct wgmma_args &a, const struct columns &c, int i,
+                      const float *staged, float x_scale)
 {
-    return out_value(a.out, sum * c.factor[i] * x_scale + c.bias[i]);
+    return out_value(a.out, staged[c.at[i]] * c.factor[i] * x_scale + c.bias[i]);
+}
+DEVICE void load_two(const struct wgmma_args &a, int row, const struct columns &c, float (&v)[2])
+{
+    const int64_t at = (int64_t)row * a.out.stride;
+    v[0] = v[1] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+        if (c.col[i] >= 0)
+            v[i] = a.out.dtype == DTYPE_F32
+                       ? ((const float *)a.out.y)[at + c.col[i]]
+                       : f32_of_bf16(((const uint16_t *)a.out.y)[at + c.col[i]]);
+}
+DEVICE void store_two(const struct wgmma_args &a, int row, const struct columns &c,
+                      const float (&v)[2])
+{
+    const int64_t at = (int64_t)row * a.out.stride;
+    if (a.paired && c.col[0] >= 0) {
+        if (a.out.dtype == DTYPE_F32)
+            *(uint2 *)((float *)a.out.y + at + c.col[0]) = { f32_bits(v[0]), f32_bits(v[1]) };
+        else
+            *(uint32_t *)((uint16_t *)a.out.y + at + c.col[0]) = bf16_pair(v[0], v[1]);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        if (c.col[i] < 0)
+            continue;
+        if (a.out.dtype == DTYPE_F32)
+            ((float *)a.out.y)[at + c.col[i]] = v[i];
+        else
+            ((uint16_t *)a.out.y)[at + c.col[i]] = bf16_of(v[i]);
+    }
 }
 /* n tokens of y from `token` on, out of this strip's staging: a warp writes 64 neighbours. */
 DEVICE void store_strip(const struct wgmma_args &a, const struct columns &c, const float *staged,
                         int token, int n)
 {
-    for (int t = warp_id() % 4; t < n; t += 4) {
-        const float x_scale = a.x_scale[token + t];
+    enum { EACH = CHUNK / 4 }; /* tokens of a warp: their old values are read together */
+    float old[EACH][2], x_scale[EACH];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const float sum = staged[t * STAGED_STRIDE + lane_id() + 32 * i];
-            if (c.col[i] >= 0)
-                out_store(a.out, token + t, c.col[i], value_of(a, c, i, sum, x_scale));
-        }
+    for (int i = 0; i < EACH; i++) {
+        const int t = warp_id() % 4 + 4 * i;
+        old[i][0] = old[i][1] = 0.0f;
+        x_scale[i] = t < n ? a.x_scale[token + t] : 0.0f;
+        if (a.out.epilogue == EPILOGUE_ADD && t < n)
+            load_two(a, token + t, c, old[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        const int t = warp_id() % 4 + 4 * i;
+        float v[2];
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            v[j] = old[i][j] + value_of(a, c, j, staged + t * STAGED_STRIDE, x_scale[i]);
+        if (t < n)
+            store_two(a, token + t, c, v);
     }
 }
 /* The same with both strips: act(gate) * up, by all eight warps. */
 DEVICE void store_gated(const struct wgmma_args &a, const struct columns &gate,
                         const struct columns &up, const float *staged, int token, int n)
 {
+#pragma unroll 1
     for (int t = warp_id(); t < n; t += CONSUMER_WARPS) {
         const float x_scale = a.x_scale[token + t];
+        const float *from = staged + t * STAGED_STRIDE;
+        float v[2];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int at = t * STAGED_STRIDE + lane_id() + 32 * i;
-            const float g = value_of(a, gate, i, staged[at], x_scale);
-            const float u = value_of(a, up, i, staged[STAGED_BYTES / 4 + at], x_scale);
-            if (gate.col[i] >= 0)
-                out_store(a.out, token + t, gate.col[i], gate_of(a.out.gate, g) * u);
-        }
+        for (int i = 0; i < 2; i++)
+            v[i] = gate_of(a.out.gate, value_of(a, gate, i, from, x_scale)) *
+                   value_of(a, up, i, from + STAGED_BYTES / 4, x_scale);
+        store_two(a, token + t, gate, v);
+    }
+}
+/* 32 tokens of this thread's sums to the staging, [token][output]. */
+template <int BM> DEVICE void stage_sums(float *to, const float (&acc)[BM / 2], int chunk)
+{
+#pragma unroll
+    for (int j = 0; j < CHUNK / 8; j++) {
+        const int i = (chunk * CHUNK / 8 + j) * 4;
+        to[j * 8 * STAGED_STRIDE] = acc[i];
+        to[(j * 8 + 1) * STAGED_STRIDE] = acc[i + 1];
+        to[j * 8 * STAGED_STRIDE + 8] = acc[i + 2];
+        to[(j * 8 + 1) * STAGED_STRIDE + 8] = acc[i + 3];
     }
 }
 /* Sums to y, CHUNK tokens at a time through shared memory: fragments hold 8 outputs of a token in
- * 8 lanes, stores want 64. */
+ * 8 lanes, stores want 64. One loop, so that its code is there once; registers have no index, so
+ * each chunk's staging is. */
 template <int BM>
 DEVICE void put_sums(const struct wgmma_args &a, const struct consumer &c,
                      const float (&acc)[BM / 2], const struct segment &s, int wg)
@@ -463,25 +474,21 @@ DEVICE void put_sums(const struct wgmma_args &a, const struct consumer &c,
     const int barrier = gated ? BARRIER_PAIR : BARRIER_STRIP + wg;
     const int threads = gated ? CONSUMERS * WARPGROUP : WARPGROUP;
     const struct columns mine = columns_of(a, strip_of(a, s.pair, gated ? 0 : wg));
-    const struct columns up = columns_of(a, strip_of(a, s.pair, wg | (int)gated));
+    const struct columns up = columns_of(a, strip_of(a, s.pair, gated ? 1 : wg));
     float *staging = (float *)(c.memory + a.staged_at);
     float *staged = staging + wg * (STAGED_BYTES / 4);
     float *to = staged + (lane_id() & 3) * 2 * STAGED_STRIDE + warp_id() % 4 * F64_UNIT_ROWS +
                 (lane_id() >> 2);
-#pragma unroll
+#pragma unroll 1
     for (int chunk = 0; chunk < BM / CHUNK; chunk++) {
         const int token = s.token * BM + chunk * CHUNK;
         const int n = a.rows - token < CHUNK ? a.rows - token : CHUNK;
         if (n <= 0)
             break;
 #pragma unroll
-        for (int j = 0; j < CHUNK / 8; j++) {
-            const int i = (chunk * CHUNK / 8 + j) * 4;
-            to[j * 8 * STAGED_STRIDE] = acc[i];
-            to[(j * 8 + 1) * STAGED_STRIDE] = acc[i + 1];
-            to[j * 8 * STAGED_STRIDE + 8] = acc[i + 2];
-            to[(j * 8 + 1) * STAGED_STRIDE + 8] = acc[i + 3];
-        }
+        for (int i = 0; i < BM / CHUNK; i++)
+            if (i == chunk)
+                stage_sums<BM>(to, acc, i);
         named_sync(barrier, threads);
         if (gated)
             store_gated(a, mine, up, staging, token, n);
@@ -494,6 +501,10 @@ DEVICE void put_sums(const struct wgmma_args &a, const struct consumer &c,
 /* ---- the kernel ---------------------------------------------------------------------------------
  */
 
+template <int BM> DEVICE float *slot_of(const struct wgmma_args &a, int slot, int wg)
+{
+    return a.partial + ((int64_t)slot * CONSUMERS + wg) * (F64_STRIP_ROWS * BM);
+}
 template <int BITS, enum codes CODES, bool FINE, int BM>
 DEVICE void consume(const struct wgmma_args &a, unsigned char *memory, const struct barriers &b)
 {
@@ -503,7 +514,6 @@ DEVICE void consume(const struct wgmma_args &a, unsigned char *memory, const str
     c.memory = memory;
     c.pairs = (const uint32_t *)(memory + a.staged_at + CONSUMERS * STAGED_BYTES);
     c.w = c.x = c.freed = { 0, 0 };
-    c.n_freed_behind = 0;
     struct walk walk = walk_begin(a.plan);
     struct segment s;
     griddep_wait(); /* y and partial */
@@ -516,12 +526,14 @@ DEVICE void consume(const struct wgmma_args &a, unsigned char *memory, const str
             add_groups<BITS, CODES, BM>(a, c, acc, s.to - s.from);
         else
             add_blocks<BITS, CODES, FINE, BM>(a, c, acc, s.to - s.from);
-        if (s.slot >= 0) {
-            give_sums<BM>(a, acc, s.slot, wg);
-        } else {
-            take_sums<BM>(a, acc, s, wg);
+        for (int slot = s.first_slot; slot < s.first_slot + s.n_slots; slot++)
+            slot_add(acc, slot_of<BM>(a, slot, wg), a.tickets + slot * CONSUMERS + wg,
+                     BARRIER_STRIP + wg);
+        if (s.slot >= 0)
+            slot_give(acc, slot_of<BM>(a, s.slot, wg), a.tickets + s.slot * CONSUMERS + wg,
+                      BARRIER_STRIP + wg);
+        else
             put_sums<BM>(a, c, acc, s, wg);
-        }
     }
 }
 /* FINE: groups of 32 and 64 (128, too, where there is no instance for it alone). */
@@ -535,8 +547,7 @@ gemm_tiles(const __grid_constant__ struct wgmma_args a)
         return;
     }
     const struct barriers b = barriers_of(a, memory);
-    if (threadIdx.x == 0)
-        barriers_init(a, b);
+    barriers_init(b);
     if (CODES == TABLE)
         table_pairs((uint32_t *)(memory + a.staged_at + CONSUMERS * STAGED_BYTES), a.table,
                     (int)threadIdx.x, THREADS);
@@ -721,6 +732,9 @@ static void fill_rows(struct wgmma_args *args, const struct gemm_op *op, int32_t
     args->out = op->out;
     const int64_t element = op->out.dtype == DTYPE_F32 ? 4 : 2;
     args->out.y = (unsigned char *)op->out.y + (int64_t)row * op->out.stride * element;
+    args->paired = op->out.stride % 2 == 0 && (uintptr_t)op->out.y % (size_t)(2 * element) == 0;
+    for (int32_t i = 0; i < op->w.n_parts; i++)
+        args->paired = args->paired && op->w.parts[i].n_out % 2 == 0;
     args->partial = op->partial;
     args->tickets = op->tickets;
 }

@@ -82,7 +82,7 @@ DEVICE bool walk_next(const struct tile_plan &p, struct walk &w, struct segment 
         s.from = 0;
         s.to = p.blocks;
         s.slot = -1;
-        s.n_slots = 0;
+        s.first_slot = s.n_slots = 0;
     } else {
         return false;
     }
@@ -90,6 +90,47 @@ DEVICE bool walk_next(const struct tile_plan &p, struct walk &w, struct segment 
     s.token = tile % p.token_tiles;
     return true;
 }
+/* ---- sums in slots: [N / 4][128 threads][4] floats and a flag, 1 when they are there
+ * ---------------
+ */
+
+/* The 128 threads of a warpgroup, which meet at `barrier`. */
+template <int N>
+DEVICE void slot_give(const float (&sums)[N], float *slot, uint32_t *flag, int barrier)
+{
+    float *to = slot + (threadIdx.x % 128) * 4;
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+        const uint4 v = { f32_bits(sums[i]), f32_bits(sums[i + 1]), f32_bits(sums[i + 2]),
+                          f32_bits(sums[i + 3]) };
+        st128(to + i * 128, v);
+    }
+    device_fence();
+    named_sync(barrier, 128);
+    if (threadIdx.x % 128 == 0)
+        st_release(flag, 1);
+}
+/* sums += the slot's, when they are there; its flag is 0 again afterwards. */
+template <int N>
+DEVICE void slot_add(float (&sums)[N], const float *slot, uint32_t *flag, int barrier)
+{
+    if (threadIdx.x % 128 == 0) {
+        while (ld_acquire(flag) == 0)
+            ;
+        st_release(flag, 0);
+    }
+    named_sync(barrier, 128);
+    const float *from = slot + (threadIdx.x % 128) * 4;
+#pragma unroll
+    for (int i = 0; i < N; i += 4) {
+        const uint4 v = ld128(from + i * 128);
+        sums[i] += f32_of_bits(v.x);
+        sums[i + 1] += f32_of_bits(v.y);
+        sums[i + 2] += f32_of_bits(v.z);
+        sums[i + 3] += f32_of_bits(v.w);
+    }
+}
+
 /* ---- on the host --------------------------------------------------------------------------------
  */
 
