@@ -1,0 +1,178 @@
+/* kv_store against double loops: norms, rotation, where rows land in pages and where nothing may.
+ */
+#include "host/backend/kv_layout.h"
+#include "tests/ops/cuda/f64_case.cuh"
+
+struct shape {
+    const char *name;
+    int n_heads, n_kv_heads, dim, rotary; /* rotary 0: no rotation */
+    bool interleaved, norms;
+    float rope_scale;
+    enum dtype kv;
+};
+enum { SEQS = 3, PAGES = 12, PAGES_STRIDE = 5 };
+static const float EPSILON = 1e-6f;
+
+struct row {
+    int position, seq;
+};
+/* Padding in between; both ends of pages; a page that is not there (sequence 2, page 1). */
+static const struct row rows[] = { { 0, 0 },  { 15, 0 }, { -1, 0 }, { 16, 0 }, { 70, 1 },
+                                   { 17, 2 }, { 31, 2 }, { 47, 2 }, { -1, 2 } };
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+struct inputs {
+    std::vector<float> product, inv_freq, q_gain, k_gain;
+    std::vector<int32_t> positions, row_seq, pages;
+    int stride;
+};
+static struct inputs make_inputs(const struct shape &s, int position_add, int pages_stride)
+{
+    struct random_numbers random = { (uint64_t)(s.dim + s.rotary) };
+    struct inputs in;
+    in.stride = (s.n_heads + 2 * s.n_kv_heads) * s.dim + 3;
+    for (int i = 0; i < ROWS * in.stride; i++)
+        in.product.push_back(random.uniform() * 3.0f);
+    for (int r = 0; r < ROWS; r++) {
+        in.positions.push_back(rows[r].position < 0 ? -1 : rows[r].position + position_add);
+        in.row_seq.push_back(rows[r].seq);
+        if (rows[r].position < 0) /* what padding holds must not matter */
+            in.product[(size_t)(r * in.stride)] = NAN;
+    }
+    for (int i = 0; i < s.rotary / 2; i++)
+        in.inv_freq.push_back((float)pow(10000.0, -2.0 * i / s.rotary));
+    for (int i = 0; i < s.dim; i++) {
+        in.q_gain.push_back(1.0f + random.uniform());
+        in.k_gain.push_back(1.0f + random.uniform());
+    }
+    in.pages.assign((size_t)(SEQS * pages_stride), -1);
+    static const int32_t own[SEQS][PAGES_STRIDE] = { { 7, 2, -1, -1, -1 },
+                                                     { -1, -1, -1, -1, 11 },
+                                                     { -1, -1, 0, -1, -1 } };
+    for (int q = 0; q < SEQS; q++)
+        for (int i = 0; i < PAGES_STRIDE; i++)
+            in.pages[(size_t)(q * pages_stride + position_add / PAGE_TOKENS + i)] = own[q][i];
+    return in;
+}
+
+/* One head as it should be, before it is narrowed. */
+static std::vector<double> head_of(const struct shape &s, const struct inputs &in, int r, int head)
+{
+    std::vector<double> v((size_t)s.dim);
+    double sum = 0;
+    for (int i = 0; i < s.dim; i++) {
+        v[(size_t)i] = (double)in.product[(size_t)(r * in.stride + head * s.dim + i)];
+        sum += v[(size_t)i] * v[(size_t)i];
+    }
+    if (head >= s.n_heads + s.n_kv_heads)
+        return v;
+    const std::vector<float> &gain = head < s.n_heads ? in.q_gain : in.k_gain;
+    for (int i = 0; i < s.dim && s.norms; i++)
+        v[(size_t)i] *= (double)gain[(size_t)i] / sqrt(sum / s.dim + (double)EPSILON);
+    for (int i = 0; i < s.rotary / 2; i++) {
+        const float angle = (float)in.positions[(size_t)r] * in.inv_freq[(size_t)i];
+        const double c = cos((double)angle) * (double)s.rope_scale,
+                     sn = sin((double)angle) * (double)s.rope_scale;
+        const size_t low = (size_t)(s.interleaved ? 2 * i : i);
+        const size_t high = (size_t)(s.interleaved ? 2 * i + 1 : i + s.rotary / 2);
+        const double a = v[low], b = v[high];
+        v[low] = a * c - b * sn;
+        v[high] = b * c + a * sn;
+    }
+    return v;
+}
+
+static void test(const struct shape &s, int position_add)
+{
+    const int pages_stride = PAGES_STRIDE + position_add / PAGE_TOKENS;
+    const struct inputs in = make_inputs(s, position_add, pages_stride);
+    const int q_stride = s.n_heads * s.dim + 1 + s.dim % 3; /* even and odd */
+    const size_t page = (size_t)(2 * s.n_kv_heads * PAGE_TOKENS * s.dim);
+    device_array<float> product(in.product), inv_freq(in.inv_freq), q_gain(in.q_gain),
+        k_gain(in.k_gain);
+    device_array<int32_t> positions(in.positions), row_seq(in.row_seq), pages(in.pages);
+    device_array<uint16_t> q((size_t)(ROWS * q_stride)), memory(PAGES * page);
+    struct qkv_out out;
+    memset(&out, 0, sizeof out);
+    out.q = q.data();
+    out.q_stride = q_stride;
+    out.k_pages = memory.data();
+    out.v_pages = memory.data() + page / 2;
+    out.kv_dtype = s.kv;
+    out.n_pages = PAGES;
+    out.n_heads = s.n_heads;
+    out.n_kv_heads = s.n_kv_heads;
+    out.head_dim = s.dim;
+    out.positions = positions.data();
+    out.row_seq = row_seq.data();
+    out.pages = pages.data();
+    out.pages_stride = pages_stride;
+    out.inv_freq = s.rotary > 0 ? inv_freq.data() : NULL;
+    out.rotary_dim = s.rotary;
+    out.rope_scale = s.rope_scale;
+    out.interleaved = s.interleaved;
+    out.q_gain = s.norms ? q_gain.data() : NULL;
+    out.k_gain = s.norms ? k_gain.data() : NULL;
+    out.epsilon = EPSILON;
+    CUDA(kv_store(&harness.launch, product.data(), in.stride, ROWS, &out));
+
+    const std::vector<uint16_t> found_q = q.read(), found = memory.read();
+    std::vector<bool> written(found.size(), false);
+    for (int r = 0; r < ROWS; r++) {
+        const int position = in.positions[(size_t)r];
+        for (int h = 0; h < s.n_heads + 2 * s.n_kv_heads; h++) {
+            const std::vector<double> want = head_of(s, in, r, h);
+            const bool is_q = h < s.n_heads;
+            const int32_t p =
+                position < 0
+                    ? -1
+                    : in.pages[(size_t)(rows[r].seq * pages_stride + position / PAGE_TOKENS)];
+            if (!is_q && p < 0)
+                continue;
+            for (int i = 0; i < s.dim; i++) {
+                size_t at = (size_t)(r * q_stride + h * s.dim + i);
+                if (!is_q) { /* [page][K, V][head][16][dim]: k heads, then v heads, as they follow q
+                              */
+                    at = (size_t)p * page +
+                         (size_t)(((h - s.n_heads) * PAGE_TOKENS + position % PAGE_TOKENS) * s.dim +
+                                  i);
+                    written[at] = true;
+                }
+                const double v = is_q                 ? bf16_value(found_q[at])
+                                 : s.kv == DTYPE_BF16 ? bf16_value(found[at])
+                                                      : f16_value(found[at]);
+                const double half_ulp = is_q || s.kv == DTYPE_BF16 ? 0x1p-9 : 0x1p-12;
+                if (position < 0)
+                    EXPECT(v == 0, "padding row %d: q is %g", r, v);
+                else
+                    EXPECT_NEAR(v, want[(size_t)i], fabs(want[(size_t)i]) * half_ulp * 2 + 1e-5);
+            }
+        }
+        for (int i = s.n_heads * s.dim; i < q_stride; i++)
+            EXPECT(found_q[(size_t)(r * q_stride + i)] == 0xffff, "row %d: wrote behind q", r);
+    }
+    int stray = 0;
+    for (size_t i = 0; i < found.size(); i++)
+        stray += !written[i] && found[i] != 0xffff;
+    EXPECT(stray == 0, "%d elements of pages written that belong to nobody", stray);
+}
+
+int main(int argc, char **argv)
+{
+    harness_init(argc, argv);
+    static const struct shape shapes[] = {
+        { "plain", 4, 2, 64, 0, false, false, 1.0f, DTYPE_BF16 },
+        { "rotated", 4, 2, 64, 64, false, false, 1.0f, DTYPE_BF16 },
+        { "normed and rotated", 6, 2, 128, 128, false, true, 1.0f, DTYPE_F16 },
+        { "partly rotated, scaled", 3, 3, 80, 20, false, false, 1.3f, DTYPE_BF16 },
+        { "interleaved", 5, 1, 96, 64, true, false, 1.0f, DTYPE_F16 },
+        { "interleaved, normed", 2, 1, 64, 64, true, true, 0.7f, DTYPE_BF16 },
+        { "norm alone", 7, 7, 40, 0, false, true, 1.0f, DTYPE_BF16 },
+        { "odd heads", 3, 1, 33, 10, false, true, 1.0f, DTYPE_F16 },
+        { "wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_BF16 },
+    };
+    for (const struct shape &s : shapes)
+        for (int far : { 0, 1 << 10, 1 << 20 })
+            CASE("%s, positions from %d", s.name, far) test(s, far);
+    return harness_end();
+}
