@@ -21,19 +21,19 @@ static void check_readable(const void *from, size_t bytes, const char *what, HOS
 }
 static void land(const struct hc_copy *copy)
 {
+    const size_t bytes = (size_t)copy->bytes;
     if (!copy->valid) {
         if (__tsan_write_range != nullptr)
-            __tsan_write_range(copy->to, 16);
-        *(uint4 *)copy->to = uint4{ 0, 0, 0, 0 };
+            __tsan_write_range(copy->to, bytes);
+        memset(copy->to, 0, bytes);
         return;
     }
-    check_readable(copy->from, 16, "cp_async16", copy->file, copy->line);
+    check_readable(copy->from, bytes, "cp_async", copy->file, copy->line);
     if (__tsan_read_range != nullptr) {
-        __tsan_read_range(const_cast<unsigned char *>(copy->from), 16);
-        __tsan_write_range(copy->to, 16);
+        __tsan_read_range(const_cast<unsigned char *>(copy->from), bytes);
+        __tsan_write_range(copy->to, bytes);
     }
-    const uint4 v = *(const uint4 *)copy->from;
-    *(uint4 *)copy->to = v;
+    memcpy(copy->to, copy->from, bytes);
 }
 /* Those of groups before `group`; of the others, some by lot. */
 static void land_before(struct hc_fiber *fiber, int group, bool some)
@@ -47,15 +47,16 @@ static void land_before(struct hc_fiber *fiber, int group, bool some)
     }
     fiber->copies.resize(kept);
 }
-void hostcuda_cp_async(void *to, const void *from, bool valid, HOSTCUDA_AT)
+void hostcuda_cp_async(void *to, const void *from, int bytes, bool valid, HOSTCUDA_AT)
 {
     struct hc_fiber *self = hc_self;
-    if (((uintptr_t)to & 15u) != 0 || (valid && ((uintptr_t)from & 15u) != 0))
-        hostcuda_fail(file, line, "cp_async16 from %p to %p: both are multiples of 16", from, to);
-    self->copies.push_back({ (unsigned char *)to, (const unsigned char *)from, valid,
+    const uintptr_t odd = (uintptr_t)bytes - 1;
+    if (((uintptr_t)to & odd) != 0 || (valid && ((uintptr_t)from & odd) != 0))
+        hostcuda_fail(file, line, "cp_async%d from %p to %p: both are multiples of %d", bytes, from, to, bytes);
+    self->copies.push_back({ (unsigned char *)to, (const unsigned char *)from, bytes, valid,
                              self->copy_group, file, line });
     if (hostcuda_counting && valid)
-        self->block->grid->count->copy_bytes += 16;
+        self->block->grid->count->copy_bytes += (uint64_t)bytes;
 }
 void hostcuda_cp_commit(HOSTCUDA_AT)
 {

@@ -6,6 +6,7 @@
  * calls on the null stream run at once. What the environment sets is in hostcuda.h. */
 #pragma once
 #define HOSTCUDA 1
+#include <initializer_list> /* nvcc has it there without being asked */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

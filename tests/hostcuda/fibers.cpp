@@ -476,7 +476,6 @@ static void end_fiber(struct hc_fiber *self)
     not_ready(self);
     check_ended(self);
     block->grid->polls = 0;
-    tsan_release(block->grid);
     tsan_release(&sets[block->set].sync);
 }
 static void fiber_main(void)
@@ -484,8 +483,7 @@ static void fiber_main(void)
     arrived_on(nullptr);
     for (;;) { /* one round a thread of a block */
         struct hc_fiber *self = hc_self;
-        tsan_acquire(&hc_random); /* what the host did before this launch */
-        tsan_acquire(&sets[self->block->set].sync);
+        tsan_acquire(&sets[self->block->set].sync); /* what the host and the set's last block did */
         self->block->grid->body(self->block->grid->args);
         end_fiber(self);
         run_next(self, true);
@@ -579,6 +577,7 @@ static void start_block(struct hc_grid *grid, unsigned index)
     hc_fill(block->barrier, 0, sizeof block->barrier);
     block->n_waiting_mbar = block->n_waiting_griddep = 0;
     block->mbars.clear();
+    block->mbars.reserve(HC_SHARED_MAX / 1024); /* not moved under the eyes of the race detector */
     for (int t = 0; t < block->threads; t++) {
         struct hc_fiber *fiber = take_fiber(set);
         fiber->block = block;
@@ -618,12 +617,13 @@ static void run_resident(struct hc_grid *grid)
 {
     struct hc_grid *outer = hc_grid;
     hc_grid = grid;
+    for (int i = 0; i < RACE_SETS; i++)
+        tsan_release(&sets[i].sync);
     blockDim = dim3((unsigned)grid->threads);
     gridDim = grid->grid;
     struct hc_fiber *first = any_ready(grid);
     if (first != nullptr)
         switch_from_host(first);
-    tsan_acquire(grid);
     end_blocks(grid);
     hc_grid = outer;
 }
@@ -645,7 +645,6 @@ static void start_next(struct hc_grid *grid)
 void hc_start_early(struct hc_grid *grid)
 {
     prepare(grid);
-    tsan_release(&hc_random);
     for (int i = 0; i < 2 && !grid->order.empty(); i++)
         start_next(grid);
     run_resident(grid);
@@ -655,7 +654,6 @@ void hc_run_grid(struct hc_grid *grid)
     if (!grid->prepared)
         prepare(grid);
     grid->dependency_done = true;
-    tsan_release(&hc_random);
     tsan_release(&hc_settings);
     for (struct hc_block *block : grid->resident) {
         block->n_waiting_griddep = 0;
@@ -671,6 +669,8 @@ void hc_run_grid(struct hc_grid *grid)
             break;
         run_resident(grid);
     }
+    for (int i = 0; i < RACE_SETS; i++)
+        tsan_acquire(&sets[i].sync);
 }
 int hc_blocks_per_sm(int threads, size_t shared_bytes)
 {

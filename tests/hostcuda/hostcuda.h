@@ -91,7 +91,7 @@ void hostcuda_group_wait(int threads, int most_pending, HOSTCUDA_AT);
 uint32_t hostcuda_shfl(uint32_t v, int from_lane, HOSTCUDA_AT);
 uint32_t hostcuda_ballot(bool p, HOSTCUDA_AT);
 
-void hostcuda_cp_async(void *to, const void *from, bool valid, HOSTCUDA_AT);
+void hostcuda_cp_async(void *to, const void *from, int bytes, bool valid, HOSTCUDA_AT);
 void hostcuda_cp_commit(HOSTCUDA_AT);
 void hostcuda_cp_wait(int most_pending, HOSTCUDA_AT);
 void hostcuda_mbar_init(uint64_t *bar, int count, HOSTCUDA_AT);
@@ -101,7 +101,7 @@ void hostcuda_bulk_copy(void *to, const void *from, int bytes, uint64_t *bar, HO
 
 void hostcuda_ldsm(uint32_t *r, const void *row, bool trans, HOSTCUDA_AT);
 uint32_t hostcuda_mat_transpose(uint32_t v, HOSTCUDA_AT);
-enum hostcuda_mma { HOSTCUDA_F16, HOSTCUDA_BF16, HOSTCUDA_U8S8 };
+enum hostcuda_mma { HOSTCUDA_F16, HOSTCUDA_BF16, HOSTCUDA_U8S8, HOSTCUDA_S8S8 };
 void hostcuda_mma(enum hostcuda_mma type, void *d, const uint32_t *a, uint32_t b0, uint32_t b1,
                   HOSTCUDA_AT);
 /* One sum as a tensor core makes it: c + sum of a[k] * b[k]; the products are exact. */
@@ -118,8 +118,8 @@ extern bool hostcuda_counting;
 extern "C" void __tsan_read16(void *);
 #define HOSTCUDA_TOUCH16(p) __tsan_read16(const_cast<void *>((const void *)(p)))
 #elif defined(__SANITIZE_ADDRESS__)
-extern "C" void __asan_load16(const void *);
-#define HOSTCUDA_TOUCH16(p) __asan_load16((const void *)(p))
+extern "C" void __asan_load16(void *);
+#define HOSTCUDA_TOUCH16(p) __asan_load16(const_cast<void *>((const void *)(p)))
 #else
 #define HOSTCUDA_TOUCH16(p) ((void)0)
 #endif

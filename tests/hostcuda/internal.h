@@ -72,6 +72,7 @@ extern struct hc_random hc_random;
 struct hc_copy { /* a cp.async on its way */
     unsigned char *to;
     const unsigned char *from;
+    int bytes; /* 4 or 16 */
     bool valid;
     int group;
     const char *file;

@@ -109,65 +109,144 @@ float hostcuda_dot(const float *a, const float *b, int n, float c)
         sum += (double)a[k] * (double)b[k];
     return hc_settings.truncate ? cut(sum) : (float)sum;
 }
-template <bool bf16> static float float_of(uint32_t half)
+/* What the loops of a product work on, and how the registers of 32 lanes are its elements. */
+struct halves {
+    uint16_t a[16][16], b[16][8];
+    float d[16][8];
+};
+struct bytes {
+    int16_t a[16][32], b[32][8];
+    int32_t d[16][8];
+};
+#define INLINE static inline __attribute__((always_inline))
+INLINE void take_halves(struct halves *m, void *const *deposits)
 {
-    return bf16 ? f32_of_bits(half << 16) : f32_of_f16((uint16_t)half);
-}
-template <bool bf16> static void compute_mma(void *const *deposits, int)
-{
-    alignas(64) double a[16][16], b[16][8], d[16][8];
     for (int l = 0; l < 32; l++) {
         const struct mma *s = (const struct mma *)deposits[l];
         const int q = l & 3, g = l >> 2;
         for (int r = 0; r < 4; r++)
-            for (int e = 0; e < 2; e++)
-                a[g + 8 * (r & 1)][2 * q + 8 * (r >> 1) + e] = (double)float_of<bf16>(s->a[r] >> 16 * e & 0xffffu);
+            memcpy(&m->a[g + 8 * (r & 1)][2 * q + 8 * (r >> 1)], &s->a[r], 4);
         for (int e = 0; e < 2; e++) {
-            b[2 * q + e][g] = (double)float_of<bf16>(s->b0 >> 16 * e & 0xffffu);
-            b[2 * q + 8 + e][g] = (double)float_of<bf16>(s->b1 >> 16 * e & 0xffffu);
+            m->b[2 * q + e][g] = (uint16_t)(s->b0 >> 16 * e);
+            m->b[2 * q + 8 + e][g] = (uint16_t)(s->b1 >> 16 * e);
         }
-        const float *c = (const float *)s->d;
-        for (int r = 0; r < 4; r++)
-            d[g + 8 * (r >> 1)][2 * q + (r & 1)] = (double)c[r];
-    }
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < 16; k++)
-            for (int j = 0; j < 8; j++)
-                d[i][j] += a[i][k] * b[k][j];
-    for (int l = 0; l < 32; l++) {
-        const int q = l & 3, g = l >> 2;
-        float *to = (float *)((const struct mma *)deposits[l])->d;
-        for (int r = 0; r < 4; r++) {
-            const double v = d[g + 8 * (r >> 1)][2 * q + (r & 1)];
-            to[r] = hc_settings.truncate ? cut(v) : (float)v;
-        }
+        memcpy(&m->d[g][2 * q], s->d, 8);
+        memcpy(&m->d[g + 8][2 * q], (const float *)s->d + 2, 8);
     }
 }
-static void compute_mma_u8s8(void *const *deposits, int)
+/* As f32_of_f16, without branches. */
+INLINE float half_value(uint16_t h, bool bf16)
 {
-    int32_t a[16][32], b[32][8], d[16][8];
+    if (bf16)
+        return f32_of_bits((uint32_t)h << 16);
+    const uint32_t sign = (uint32_t)(h & 0x8000) << 16, a = (uint32_t)(h & 0x7fff) << 13;
+    const uint32_t finite = f32_bits(f32_of_bits(a) * 0x1p112f);
+    return f32_of_bits(sign | (a >= 0x0f800000u ? a | 0x7f800000u : finite));
+}
+/* Sums in double, k by k, one rounding at the end. */
+INLINE void multiply_halves(struct halves *m, bool bf16)
+{
+    float a[16][16], b[16][8];
+    for (int i = 0; i < 16; i++)
+        for (int k = 0; k < 16; k++)
+            a[i][k] = half_value(m->a[i][k], bf16);
+    for (int k = 0; k < 16; k++)
+        for (int j = 0; j < 8; j++)
+            b[k][j] = half_value(m->b[k][j], bf16);
+    for (int i = 0; i < 16; i++) {
+        double sum[8];
+        for (int j = 0; j < 8; j++)
+            sum[j] = (double)m->d[i][j];
+        for (int k = 0; k < 16; k++)
+            for (int j = 0; j < 8; j++)
+                sum[j] += (double)a[i][k] * (double)b[k][j];
+        for (int j = 0; j < 8; j++)
+            m->d[i][j] = (float)sum[j];
+        if (hc_settings.truncate)
+            for (int j = 0; j < 8; j++)
+                m->d[i][j] = cut(sum[j]);
+    }
+}
+INLINE void multiply_bytes(struct bytes *m)
+{
+    for (int i = 0; i < 16; i++) {
+        uint32_t sum[8];
+        for (int j = 0; j < 8; j++)
+            sum[j] = (uint32_t)m->d[i][j];
+        for (int k = 0; k < 32; k++)
+            for (int j = 0; j < 8; j++)
+                sum[j] += (uint32_t)(m->a[i][k] * m->b[k][j]);
+        for (int j = 0; j < 8; j++)
+            m->d[i][j] = (int32_t)sum[j];
+    }
+}
+/* The loops for what this machine has; the numbers are the same. */
+#define WIDE __attribute__((target("avx2")))
+static void f16_plain(struct halves *m)
+{
+    multiply_halves(m, false);
+}
+static void bf16_plain(struct halves *m)
+{
+    multiply_halves(m, true);
+}
+static void bytes_plain(struct bytes *m)
+{
+    multiply_bytes(m);
+}
+WIDE static void f16_wide(struct halves *m)
+{
+    multiply_halves(m, false);
+}
+WIDE static void bf16_wide(struct halves *m)
+{
+    multiply_halves(m, true);
+}
+WIDE static void bytes_wide(struct bytes *m)
+{
+    multiply_bytes(m);
+}
+static const bool wide_loops = __builtin_cpu_supports("avx2") != 0;
+
+template <bool bf16> static void compute_mma(void *const *deposits, int)
+{
+    struct halves m;
+    take_halves(&m, deposits);
+    if (wide_loops)
+        (bf16 ? bf16_wide : f16_wide)(&m);
+    else
+        (bf16 ? bf16_plain : f16_plain)(&m);
+    for (int l = 0; l < 32; l++) {
+        float *to = (float *)((const struct mma *)deposits[l])->d;
+        memcpy(to, &m.d[l >> 2][2 * (l & 3)], 8);
+        memcpy(to + 2, &m.d[(l >> 2) + 8][2 * (l & 3)], 8);
+    }
+}
+template <bool signed_a> static void compute_mma_bytes(void *const *deposits, int)
+{
+    struct bytes m;
     for (int l = 0; l < 32; l++) {
         const struct mma *s = (const struct mma *)deposits[l];
         const int q = l & 3, g = l >> 2;
         for (int e = 0; e < 4; e++) {
-            for (int r = 0; r < 4; r++)
-                a[g + 8 * (r & 1)][4 * q + 16 * (r >> 1) + e] = (uint8_t)(s->a[r] >> 8 * e);
-            b[4 * q + e][g] = (int8_t)(s->b0 >> 8 * e);
-            b[4 * q + 16 + e][g] = (int8_t)(s->b1 >> 8 * e);
+            for (int r = 0; r < 4; r++) {
+                const uint8_t v = (uint8_t)(s->a[r] >> 8 * e);
+                m.a[g + 8 * (r & 1)][4 * q + 16 * (r >> 1) + e] = signed_a ? (int8_t)v : v;
+            }
+            m.b[4 * q + e][g] = (int8_t)(s->b0 >> 8 * e);
+            m.b[4 * q + 16 + e][g] = (int8_t)(s->b1 >> 8 * e);
         }
-        const int32_t *c = (const int32_t *)s->d;
-        for (int r = 0; r < 4; r++)
-            d[g + 8 * (r >> 1)][2 * q + (r & 1)] = c[r];
+        memcpy(&m.d[g][2 * q], s->d, 8);
+        memcpy(&m.d[g + 8][2 * q], (const int32_t *)s->d + 2, 8);
     }
-    for (int i = 0; i < 16; i++)
-        for (int k = 0; k < 32; k++)
-            for (int j = 0; j < 8; j++)
-                d[i][j] = (int32_t)((uint32_t)d[i][j] + (uint32_t)(a[i][k] * b[k][j]));
+    if (wide_loops)
+        bytes_wide(&m);
+    else
+        bytes_plain(&m);
     for (int l = 0; l < 32; l++) {
-        const int q = l & 3, g = l >> 2;
         int32_t *to = (int32_t *)((const struct mma *)deposits[l])->d;
-        for (int r = 0; r < 4; r++)
-            to[r] = d[g + 8 * (r >> 1)][2 * q + (r & 1)];
+        memcpy(to, &m.d[l >> 2][2 * (l & 3)], 8);
+        memcpy(to + 2, &m.d[(l >> 2) + 8][2 * (l & 3)], 8);
     }
 }
 void hostcuda_mma(enum hostcuda_mma type, void *d, const uint32_t *a, uint32_t b0, uint32_t b1,
@@ -179,7 +258,8 @@ void hostcuda_mma(enum hostcuda_mma type, void *d, const uint32_t *a, uint32_t b
     } types[] = {
         [HOSTCUDA_F16] = { compute_mma<false>, "mma_f16" },
         [HOSTCUDA_BF16] = { compute_mma<true>, "mma_bf16" },
-        [HOSTCUDA_U8S8] = { compute_mma_u8s8, "mma_u8s8" },
+        [HOSTCUDA_U8S8] = { compute_mma_bytes<false>, "mma_u8s8" },
+        [HOSTCUDA_S8S8] = { compute_mma_bytes<true>, "mma_s8" },
     };
     struct mma s = { d, a, b0, b1 };
     hostcuda_collective(32, &s, types[type].compute, false, types[type].name, file, line);

@@ -50,6 +50,7 @@ void hostcuda_fault_at(long n)
     hc_settings_read();
     hc_settings.fault_at = n == 0 ? 0 : n_calls + n;
     sticky = last_error = cudaSuccess;
+    hc_capture_forget(); /* a capture that the fault left open died with the device */
 }
 long hostcuda_calls(void)
 {

@@ -272,6 +272,14 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 /* ---- capture and graphs -------------------------------------------------------------------------
  */
 
+void hc_capture_forget(void)
+{
+    if (!capturing)
+        return;
+    for (struct hostcuda_stream *s : capturing->streams)
+        s->capture.reset();
+    capturing.reset();
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
 {
     CALL;

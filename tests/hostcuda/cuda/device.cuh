@@ -69,7 +69,13 @@ DEVICE void cp_async16(void *to, const void *from, bool valid, HOSTCUDA_HERE)
     *(uint4 *)to = nan;
     if (valid)
         HOSTCUDA_TOUCH16(from);
-    hostcuda_cp_async(to, from, valid, HOSTCUDA_THERE);
+    hostcuda_cp_async(to, from, 16, valid, HOSTCUDA_THERE);
+}
+DEVICE void cp_async4(void *to, const void *from, bool valid, HOSTCUDA_HERE)
+{
+    hostcuda_shared_at(to, 4, "cp_async4", HOSTCUDA_THERE);
+    *(uint32_t *)to = 0xffffffffu;
+    hostcuda_cp_async(to, from, 4, valid, HOSTCUDA_THERE);
 }
 DEVICE void cp_async_commit(HOSTCUDA_HERE) { hostcuda_cp_commit(HOSTCUDA_THERE); }
 template <int N> DEVICE void cp_async_wait(HOSTCUDA_HERE) { hostcuda_cp_wait(N, HOSTCUDA_THERE); }
@@ -259,4 +265,14 @@ DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 DEVICE void mma_u8s8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, HOSTCUDA_HERE)
 {
     hostcuda_mma(HOSTCUDA_U8S8, d, a, b0, b1, HOSTCUDA_THERE);
+}
+DEVICE void mma_s8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, HOSTCUDA_HERE)
+{
+    hostcuda_mma(HOSTCUDA_S8S8, d, a, b0, b1, HOSTCUDA_THERE);
+}
+DEVICE void mma_s8_from(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, int32_t c,
+                        HOSTCUDA_HERE)
+{
+    d[0] = d[1] = d[2] = d[3] = c;
+    hostcuda_mma(HOSTCUDA_S8S8, d, a, b0, b1, HOSTCUDA_THERE);
 }

@@ -8,7 +8,6 @@
  * last commit. Not seen: a missing async_fence. */
 #pragma once
 #include "cuda/device.cuh"
-#include <unordered_map>
 
 enum wgmma_swizzle { WGMMA_PLAIN = 0, WGMMA_128B = 1, WGMMA_64B = 2, WGMMA_32B = 3 };
 
@@ -32,6 +31,18 @@ DEVICE uint64_t wgmma_desc_at(uint64_t desc, int bytes)
     return desc + (uint64_t)(bytes >> 4);
 }
 
+/* The race detector sees what kernels do, not the accounts kept here: no library function that it
+ * watches, no memory from the heap. */
+#define WGMMA_UNSEEN inline __attribute__((no_sanitize("thread"), noinline))
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_acquire(void *), __tsan_release(void *);
+#define WGMMA_RELEASE(p) __tsan_release(p)
+#define WGMMA_ACQUIRE(p) __tsan_acquire(p)
+#else
+#define WGMMA_RELEASE(p) ((void)(p))
+#define WGMMA_ACQUIRE(p) ((void)(p))
+#endif
+
 enum wgmma_form { WGMMA_FORM_F16, WGMMA_FORM_BF16, WGMMA_FORM_U8S8 };
 /* One thread's part of a product, and where it came from. */
 struct wgmma_issued {
@@ -44,40 +55,63 @@ struct wgmma_issued {
     enum wgmma_form form;
     bool trans_b, accumulate;
 };
-/* Accumulators on their way: their values so far. */
+/* Accumulators and, while products are on their way, their values. An entry belongs to a launch. */
 struct wgmma_pending {
-    uint32_t values[128];
+    const void *d;
+    long launch;
     int n_products;
+    uint32_t values[128];
 };
-/* What the wrappers know of threads, all of the running launch. */
-struct wgmma_threads {
-    long launch = -1;
-    std::unordered_map<const void *, struct wgmma_pending> pending; /* by d */
-    std::unordered_map<uint64_t, bool> fenced;                      /* by block and thread */
-};
-inline struct wgmma_threads &wgmma_all()
+enum : uint32_t { WGMMA_POISON = 0xffffffffu, WGMMA_PENDING_MAX = 1u << 16, WGMMA_BLOCKS = 4096 };
+inline struct wgmma_pending wgmma_pending_table[WGMMA_PENDING_MAX]; /* open addresses */
+/* By block (modulo: those that run together differ) and thread: the launch + 1 of a wgmma_fence
+ * that no commit has used up. */
+inline long wgmma_fences[WGMMA_BLOCKS][1024];
+
+WGMMA_UNSEEN void wgmma_fill(void *to, int value, size_t bytes)
 {
-    static struct wgmma_threads all;
-    if (all.launch != hostcuda_calls()) { /* left over by a kernel that failed */
-        all.pending.clear();
-        all.fenced.clear();
-        all.launch = hostcuda_calls();
-    }
-    return all;
+    asm volatile("rep stosb" : "+D"(to), "+c"(bytes) : "a"(value) : "memory");
 }
-inline bool &wgmma_fenced()
+WGMMA_UNSEEN void wgmma_move(void *to, const void *from, size_t bytes)
+{
+    asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+}
+WGMMA_UNSEEN struct wgmma_pending *wgmma_find(const void *d, HOSTCUDA_AT)
+{
+    const long launch = hostcuda_calls() + 1; /* a kernel runs between two calls */
+    const uint64_t hash = (uint64_t)(uintptr_t)d * 0x9e3779b97f4a7c15u >> 48;
+    for (uint32_t i = 0; i < WGMMA_PENDING_MAX; i++) {
+        struct wgmma_pending *p = wgmma_pending_table + (hash + i) % WGMMA_PENDING_MAX;
+        if (p->launch != launch) {
+            p->launch = launch;
+            p->d = d;
+            p->n_products = 0;
+        }
+        if (p->d == d)
+            return p;
+    }
+    hostcuda_fail(file, line, "wgmma: more than %u accumulators in a launch", WGMMA_PENDING_MAX);
+}
+WGMMA_UNSEEN long *wgmma_fence_at()
 {
     const uint64_t block =
         blockIdx.x + (uint64_t)gridDim.x * (blockIdx.y + (uint64_t)gridDim.y * blockIdx.z);
-    return wgmma_all().fenced[block << 32 | threadIdx.x];
+    return &wgmma_fences[block % WGMMA_BLOCKS][threadIdx.x];
 }
-enum : uint32_t { WGMMA_POISON = 0xffffffffu };
+WGMMA_UNSEEN void wgmma_set_fence(bool fenced)
+{
+    *wgmma_fence_at() = fenced ? hostcuda_calls() + 1 : 0;
+}
+WGMMA_UNSEEN bool wgmma_fenced()
+{
+    return *wgmma_fence_at() == hostcuda_calls() + 1;
+}
 
 /* ---- operands in shared memory ------------------------------------------------------------------
  */
 
 /* The byte of shared memory where element (mn, k) of a matrix starts. */
-inline uint32_t wgmma_address(uint64_t desc, bool mn_major, int e, int mn, int k)
+WGMMA_UNSEEN uint32_t wgmma_address(uint64_t desc, bool mn_major, int e, int mn, int k)
 {
     static const int row_bytes[4] = { 16, 128, 64, 32 };
     const uint32_t start = (uint32_t)(desc & 0x3fffu) << 4;
@@ -98,13 +132,13 @@ inline uint32_t wgmma_address(uint64_t desc, bool mn_major, int e, int mn, int k
     const uint32_t at = start + (uint32_t)offset;
     return at ^ (at >> 3 & (uint32_t)(r - 16));
 }
-inline float wgmma_value(const struct wgmma_issued &p, uint32_t bits)
+WGMMA_UNSEEN float wgmma_value(const struct wgmma_issued &p, uint32_t bits)
 {
     return p.form == WGMMA_FORM_F16 ? f32_of_f16((uint16_t)bits) : f32_of_bf16((uint16_t)bits);
 }
 /* to[mn][k]: n rows of the operand that `desc` names. */
-inline void wgmma_operand(const struct wgmma_issued &p, uint64_t desc, bool mn_major, int n,
-                          float *to)
+WGMMA_UNSEEN void wgmma_operand(const struct wgmma_issued &p, uint64_t desc, bool mn_major, int n,
+                                float *to)
 {
     const int e = p.form == WGMMA_FORM_U8S8 ? 1 : 2, depth = 32 / e;
     if ((desc >> 49 & 7u) != 0)
@@ -118,13 +152,14 @@ inline void wgmma_operand(const struct wgmma_issued &p, uint64_t desc, bool mn_m
                               "wgmma: element (%d, %d) is at %u of %zu bytes of shared memory", i,
                               k, at, hostcuda_shared_bytes());
             const unsigned char *from = hostcuda_shared() + at;
-            uint16_t bits = 0;
-            memcpy(&bits, from, (size_t)e);
-            to[i * depth + k] = e == 1 ? (float)(int8_t)bits : wgmma_value(p, bits);
+            if (at % 16 == 0)
+                HOSTCUDA_TOUCH16(from);
+            to[i * depth + k] =
+                e == 1 ? (float)(int8_t)from[0] : wgmma_value(p, from[0] | (uint32_t)from[1] << 8);
         }
 }
 /* to[64][k] from the fragments of 128 threads. */
-inline void wgmma_fragments(struct wgmma_issued *const *p, float *to)
+WGMMA_UNSEEN void wgmma_fragments(struct wgmma_issued *const *p, float *to)
 {
     const bool bytes = p[0]->form == WGMMA_FORM_U8S8;
     const int depth = bytes ? 32 : 16, per = bytes ? 4 : 2;
@@ -141,7 +176,7 @@ inline void wgmma_fragments(struct wgmma_issued *const *p, float *to)
 /* ---- products -----------------------------------------------------------------------------------
  */
 
-inline void wgmma_check_same(struct wgmma_issued *const *p)
+WGMMA_UNSEEN void wgmma_check_same(struct wgmma_issued *const *p)
 {
     for (int t = 0; t < 128; t++) {
         if (p[t]->b_desc != p[0]->b_desc || (p[t]->a == NULL && p[t]->a_desc != p[0]->a_desc) ||
@@ -156,21 +191,24 @@ inline void wgmma_check_same(struct wgmma_issued *const *p)
     }
 }
 /* The last product of an accumulator: its values arrive. */
-inline void wgmma_land(const struct wgmma_issued &p, int thread)
+WGMMA_UNSEEN void wgmma_land(const struct wgmma_issued &p, int thread)
 {
-    struct wgmma_threads &all = wgmma_all();
-    struct wgmma_pending &pending = all.pending.at(p.d);
-    if (--pending.n_products > 0)
+    struct wgmma_pending *pending = wgmma_find(p.d, p.file, p.line);
+    if (--pending->n_products > 0)
         return;
     for (int i = 0; i < p.n / 2; i++) {
         if (p.d[i] != WGMMA_POISON)
             hostcuda_fail(p.file, p.line, "wgmma: d[%d] of thread %d was written before the wait",
                           i, thread);
-        p.d[i] = pending.values[i];
+        p.d[i] = pending->values[i];
     }
-    all.pending.erase(p.d);
 }
-inline void wgmma_compute(void *const *deposits, int threads)
+/* An address that stands for the reads of this warpgroup's products. */
+WGMMA_UNSEEN void *wgmma_reads()
+{
+    return hostcuda_shared() + threadIdx.x / 128;
+}
+WGMMA_UNSEEN void wgmma_compute(void *const *deposits, int threads)
 {
     struct wgmma_issued *const *p = (struct wgmma_issued *const *)deposits;
     const bool bytes = p[0]->form == WGMMA_FORM_U8S8;
@@ -184,7 +222,7 @@ inline void wgmma_compute(void *const *deposits, int threads)
         wgmma_fragments(p, a);
     wgmma_operand(*p[0], p[0]->b_desc, p[0]->trans_b, n, b);
     for (int t = 0; t < 128; t++) {
-        uint32_t *values = wgmma_all().pending.at(p[t]->d).values;
+        uint32_t *values = wgmma_find(p[t]->d, p[t]->file, p[t]->line)->values;
         for (int i = 0; i < n / 2; i++) {
             const int row = t / 32 * 16 + t % 32 / 4 + 8 * (i >> 1 & 1),
                       col = 8 * (i >> 2) + t % 4 * 2 + (i & 1);
@@ -201,11 +239,12 @@ inline void wgmma_compute(void *const *deposits, int threads)
         }
         wgmma_land(*p[t], t);
     }
+    WGMMA_RELEASE(wgmma_reads()); /* that shared memory was read: see wgmma_wait */
 }
-inline void wgmma_issue(struct wgmma_issued &p, uint32_t *d, const uint32_t *a, HOSTCUDA_AT)
+WGMMA_UNSEEN void wgmma_issue(struct wgmma_issued &p, uint32_t *d, const uint32_t *a, HOSTCUDA_AT)
 {
-    struct wgmma_threads &all = wgmma_all();
-    const bool first = all.pending.count(d) == 0;
+    struct wgmma_pending *pending = wgmma_find(d, file, line);
+    const bool first = pending->n_products == 0;
     if ((first || a != NULL) && !wgmma_fenced())
         hostcuda_fail(file, line, "wgmma: no wgmma_fence since its registers were written");
     p.d = d;
@@ -214,28 +253,28 @@ inline void wgmma_issue(struct wgmma_issued &p, uint32_t *d, const uint32_t *a, 
         p.a_bits[i] = a[i];
     p.file = file;
     p.line = line;
-    struct wgmma_pending &pending = all.pending[d];
     if (first) {
-        pending.n_products = 0;
-        memcpy(pending.values, d, (size_t)p.n / 2 * 4);
-        memset(d, 0xff, (size_t)p.n / 2 * 4);
+        wgmma_move(pending->values, d, (size_t)p.n / 2 * 4);
+        wgmma_fill(d, 0xff, (size_t)p.n / 2 * 4);
     }
-    pending.n_products++;
+    pending->n_products++;
     hostcuda_group_issue(128, &p, sizeof p, wgmma_compute, "wgmma", file, line);
 }
 
 DEVICE void wgmma_fence()
 {
-    wgmma_fenced() = true;
+    wgmma_set_fence(true);
 }
 DEVICE void wgmma_commit(HOSTCUDA_HERE)
 {
-    wgmma_fenced() = false;
+    wgmma_set_fence(false);
     hostcuda_group_commit(128, HOSTCUDA_THERE);
 }
 template <int N> DEVICE void wgmma_wait(HOSTCUDA_HERE)
 {
     hostcuda_group_wait(128, N, HOSTCUDA_THERE);
+    /* One thread has read for all 128: whoever goes on may give the memory away. */
+    WGMMA_ACQUIRE(wgmma_reads());
 }
 template <int N> DEVICE void wgmma_landed(float (&)[N])
 {

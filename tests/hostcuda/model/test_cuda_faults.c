@@ -125,6 +125,8 @@ static long live(long n, int32_t *opened, struct outcome *out)
     if (*opened) {
         *out = serve(&run);
         model_run_close(&run);
+    } else if (n == 0) {
+        fail_msg("a sound device: %s", err.text);
     } else if (strstr(err.text, "cuda") == NULL) {
         fail_msg("call %ld: \"%s\" does not name the device", n, err.text);
     }
