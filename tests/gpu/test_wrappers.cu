@@ -342,8 +342,8 @@ static void test_warp()
 
 /* ---- memory ------------------------------------------------------------------------------------
  *
- * 128 threads, each 16 bytes: through registers, by cp.async in two groups (every fifth copy is
- * not valid), and by the bulk copy engine over two stages and four rounds. */
+ * 128 threads, each 16 bytes: through registers, by cp.async in two groups, of 16 bytes and of 4
+ * (some copies are not valid), and by the bulk copy engine over two stages and four rounds. */
 KERNEL(128, 1) copy_kernel(const __grid_constant__ struct words_args p)
 {
     SHARED(memory);
@@ -354,7 +354,8 @@ KERNEL(128, 1) copy_kernel(const __grid_constant__ struct words_args p)
     st128(&out[t], ldg_stream(&in[t]));
     cp_async16(&first[t], &in[128 + t], t % 5 != 0);
     cp_async_commit();
-    cp_async16(&second[t], &in[256 + t], true);
+    for (int j = 0; j < 4; j++)
+        cp_async4((uint32_t *)&second[t] + j, (const uint32_t *)&in[256 + t] + j, t % 7 != j);
     cp_async_commit();
     cp_async_wait<1>();
     block_sync();
@@ -380,7 +381,7 @@ static void test_copy()
     for (int part = 0; part < 3; part++)
         for (int i = 0; i < 512; i++) {
             const int t = part == 0 ? i / 4 : 127 - i / 4;
-            const bool valid = part != 1 || t % 5 != 0;
+            const bool valid = part == 0 || (part == 1 ? t % 5 != 0 : t % 7 != i % 4);
             const uint32_t wanted = valid ? in[(size_t)(part * 512 + t * 4 + i % 4)] : 0;
             EXPECT(out[(size_t)(part * 512 + i)] == wanted,
                    "part %d, word %d: found %08x, wanted %08x", part, i,
@@ -620,7 +621,11 @@ struct mma_args {
     const uint32_t *a, *b, *c; /* lane's fragments: [32][4], [32][2], [32][4] */
     uint32_t *d;
 };
-enum mma_kind { MMA_F16, MMA_BF16, MMA_U8S8 };
+enum mma_kind { MMA_F16, MMA_BF16, MMA_U8S8, MMA_S8, MMA_S8_FROM };
+static constexpr bool is_bytes(enum mma_kind kind)
+{
+    return kind >= MMA_U8S8;
+}
 template <enum mma_kind KIND> KERNEL(32, 1) mma_kernel(const __grid_constant__ struct mma_args p)
 {
     const int lane = lane_id();
@@ -628,11 +633,16 @@ template <enum mma_kind KIND> KERNEL(32, 1) mma_kernel(const __grid_constant__ s
     for (int i = 0; i < 4; i++)
         a[i] = p.a[lane * 4 + i];
     const uint32_t b0 = p.b[lane * 2], b1 = p.b[lane * 2 + 1];
-    if (KIND == MMA_U8S8) {
+    if (KIND >= MMA_U8S8) {
         int32_t d[4];
         for (int i = 0; i < 4; i++)
             d[i] = (int32_t)p.c[lane * 4 + i];
-        mma_u8s8(d, a, b0, b1);
+        if (KIND == MMA_U8S8)
+            mma_u8s8(d, a, b0, b1);
+        else if (KIND == MMA_S8)
+            mma_s8(d, a, b0, b1);
+        else /* c has one value */
+            mma_s8_from(d, a, b0, b1, (int32_t)p.c[0]);
         for (int i = 0; i < 4; i++)
             p.d[lane * 4 + i] = (uint32_t)d[i];
     } else {
@@ -660,8 +670,8 @@ static uint16_t element_bits(enum mma_kind kind, double v)
 }
 static double element(enum mma_kind kind, enum mma_values values, bool of_a)
 {
-    if (kind == MMA_U8S8)
-        return of_a ? rng.below(256) : rng.below(256) - 128;
+    if (is_bytes(kind))
+        return kind == MMA_U8S8 && of_a ? rng.below(256) : rng.below(256) - 128;
     if (values == TINY && of_a)
         return (rng.below(2047) - 1023) * 0x1p-24;
     if (values == ANY) {
@@ -673,26 +683,26 @@ static double element(enum mma_kind kind, enum mma_values values, bool of_a)
 /* Fragments as PTX draws them: `per` elements to a 32-bit register, k = per * q + j (+ 4 per). */
 static uint32_t a_register(const struct matrices *m, enum mma_kind kind, int lane, int i)
 {
-    const int per = kind == MMA_U8S8 ? 4 : 2, row = lane / 4 + 8 * (i % 2),
+    const int per = is_bytes(kind) ? 4 : 2, row = lane / 4 + 8 * (i % 2),
               k = lane % 4 * per + 4 * per * (i / 2);
     uint32_t bits = 0;
     for (int j = 0; j < per; j++)
-        bits |= kind == MMA_U8S8 ? ((uint32_t)(int)m->a[row][k + j] & 0xffu) << 8 * j
-                                 : (uint32_t)element_bits(kind, m->a[row][k + j]) << 16 * j;
+        bits |= is_bytes(kind) ? ((uint32_t)(int)m->a[row][k + j] & 0xffu) << 8 * j
+                               : (uint32_t)element_bits(kind, m->a[row][k + j]) << 16 * j;
     return bits;
 }
 static uint32_t b_register(const struct matrices *m, enum mma_kind kind, int lane, int i)
 {
-    const int per = kind == MMA_U8S8 ? 4 : 2, k = lane % 4 * per + 4 * per * i;
+    const int per = is_bytes(kind) ? 4 : 2, k = lane % 4 * per + 4 * per * i;
     uint32_t bits = 0;
     for (int j = 0; j < per; j++)
-        bits |= kind == MMA_U8S8 ? ((uint32_t)(int)m->b[k + j][lane / 4] & 0xffu) << 8 * j
-                                 : (uint32_t)element_bits(kind, m->b[k + j][lane / 4]) << 16 * j;
+        bits |= is_bytes(kind) ? ((uint32_t)(int)m->b[k + j][lane / 4] & 0xffu) << 8 * j
+                               : (uint32_t)element_bits(kind, m->b[k + j][lane / 4]) << 16 * j;
     return bits;
 }
 static void fill_matrices(struct matrices *m, enum mma_kind kind, enum mma_values values)
 {
-    m->k = kind == MMA_U8S8 ? 32 : 16;
+    m->k = is_bytes(kind) ? 32 : 16;
     for (int row = 0; row < 16; row++)
         for (int k = 0; k < m->k; k++)
             m->a[row][k] = element(kind, values, true);
@@ -701,7 +711,9 @@ static void fill_matrices(struct matrices *m, enum mma_kind kind, enum mma_value
             m->b[k][col] = element(kind, values, false);
     for (int row = 0; row < 16; row++)
         for (int col = 0; col < 8; col++)
-            m->c[row][col] = values == TINY ? 0 : rng.below(1025) - 512;
+            m->c[row][col] = values == TINY                         ? 0
+                             : kind == MMA_S8_FROM && row + col > 0 ? m->c[0][0]
+                                                                    : rng.below(1025) - 512;
 }
 template <enum mma_kind KIND> static void test_mma(enum mma_values values)
 {
@@ -715,7 +727,7 @@ template <enum mma_kind KIND> static void test_mma(enum mma_values values)
             b.push_back(b_register(&m, KIND, lane, i));
         for (int i = 0; i < 4; i++) {
             const double v = m.c[lane / 4 + 8 * (i / 2)][lane % 4 * 2 + i % 2];
-            c.push_back(KIND == MMA_U8S8 ? (uint32_t)(int32_t)v : bits_of_float((float)v));
+            c.push_back(is_bytes(KIND) ? (uint32_t)(int32_t)v : bits_of_float((float)v));
         }
     }
     device_array<uint32_t> da(a), db(b), dc(c), dd(128);
@@ -732,7 +744,7 @@ template <enum mma_kind KIND> static void test_mma(enum mma_values values)
             }
             const uint32_t bits = d[(size_t)(lane * 4 + i)];
             const double found =
-                KIND == MMA_U8S8 ? (double)(int32_t)bits : (double)float_of_bits(bits);
+                is_bytes(KIND) ? (double)(int32_t)bits : (double)float_of_bits(bits);
             /* tensor cores cut off below 2^-23 of the largest of the k16's terms (kernels.md 9) */
             EXPECT_NEAR(found, wanted, values == ANY ? size * 0x1p-20 : 0, "(%d, %d)", row, col);
         }
@@ -765,7 +777,7 @@ int main(int argc, char **argv)
     CASE("sin_cos: sine") test_special(SIN, 0, 1e6f);
     CASE("sin_cos: cosine") test_special(COS, 0, 1e6f);
     CASE("shuffles, ballot, transpose") test_warp();
-    CASE("ldg_stream, cp_async16") test_copy();
+    CASE("ldg_stream, cp_async16, cp_async4") test_copy();
     if (harness.device.arch >= 90) {
         CASE("bulk_copy, mbarriers") test_bulk();
     }
@@ -780,6 +792,8 @@ int main(int argc, char **argv)
         CASE("mma_bf16, exact sums %d", i) test_mma<MMA_BF16>(EXACT);
         CASE("mma_bf16, any %d", i) test_mma<MMA_BF16>(ANY);
         CASE("mma_u8s8 %d", i) test_mma<MMA_U8S8>(EXACT);
+        CASE("mma_s8 %d", i) test_mma<MMA_S8>(EXACT);
+        CASE("mma_s8_from %d", i) test_mma<MMA_S8_FROM>(EXACT);
     }
     return harness_end();
 }
