@@ -47,5 +47,6 @@ def small_loop(t):
 
 
 KERNELS = {
-    "small_kernel": {"shared": small_shared, "loop": small_loop},
+    "small_kernel": {"shared": small_shared, "loop": small_loop,
+                     "shown": lambda t: t[1] == SYMMETRIC and not t[3]},
 }

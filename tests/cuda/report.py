@@ -143,18 +143,20 @@ def check_occupancy(kernel, row):
 
 
 def check_loop(kernel, budget):
-    """Issue slots of the inner loop an A tile of 16 x 16 weights, against the budget."""
+    """Issue slots of the inner loop's work an A tile of 16 x 16 weights, against the budget."""
     loop = sass.main_loop(kernel.code)
     if loop is None:
-        kernel.wrong.append("no loop with matrix instructions")
+        # Compiled out on this architecture (copy engine, wgmma): no matrix instruction at all.
+        if any(i.pipe() == sass.TENSOR for i in kernel.code):
+            kernel.wrong.append("matrix instructions outside any loop")
         return
-    counts, tiles = sass.counts(loop.body), sass.weight_tiles(loop.body)
-    if any(i.word.startswith("IMMA") or i.word.startswith("IGMMA") for i in loop.body):
+    body = sass.work(kernel.code, loop)
+    counts, tiles = sass.counts(body), sass.weight_tiles(body)
+    if any(i.word in ("IMMA", "IGMMA") for i in body):
         tiles *= 2  # 32 inputs an instruction
     others = sum(n for pipe, n in counts.items() if pipe != sass.TENSOR)
     kernel.loop = {pipe: n / tiles for pipe, n in counts.items()}
-    kernel.loop.update(tiles=tiles, others=others / tiles, stalls=sass.stalls(loop.body) / tiles,
-                       instructions=len(loop.body))
+    kernel.loop.update(others=others / tiles, stalls=sass.stalls(body) / tiles)
     alu_max, all_max = budget.alu * budgets.SLACK, (budget.alu + budget.fma) * budgets.SLACK
     kernel.loop.update(alu_max=alu_max, all_max=all_max)
     if kernel.loop[sass.ALU] > alu_max + 1e-9:

@@ -147,6 +147,21 @@ def main_loop(instructions):
     return max(found, key=lambda l: (l.n_tensor(), len(l.body))) if found else None
 
 
+def work(instructions, loop):
+    """The basic blocks of a loop that hold its matrix instructions, in order: what is done for every
+    tile. What stands between them by address (refilling a ring, epilogues, waits that spin) runs once
+    in many tiles or not at all."""
+    targets = {i.target() for i in instructions} | {loop.first}
+    kept, block = [], []
+    for i in loop.body:
+        if i.address in targets and block:
+            kept, block = kept + (block if any(j.pipe() == TENSOR for j in block) else []), []
+        block.append(i)
+        if i.word in ("BRA", "BRX", "EXIT", "RET", "JMP"):
+            kept, block = kept + (block if any(j.pipe() == TENSOR for j in block) else []), []
+    return kept + (block if any(j.pipe() == TENSOR for j in block) else [])
+
+
 def weight_tiles(body):
     """How many different A operands the matrix instructions have: a fragment of 16 x 16 weights (16 x
     32 bytes) that several token tiles share counts once. A register written since is another one."""

@@ -1,0 +1,346 @@
+#!/usr/bin/env python3
+"""mutate.py [--sample N] [--fresh] [--only TEXT] [--list] [--seeds N]: the mutation gate.
+
+In the real kernels (cuda/*.cu, *.cuh) each barrier, wait, commit, arrival, fence and stage or phase
+increment is left out, one at a time, and the tests of tests/ops/cuda run under the emulator. A mutant
+is caught when a test fails, crashes or does not come to an end. Fails when fewer than 95 % are caught,
+or when one survives that tests/cuda/survivors.txt does not explain.
+
+All mutants are in one build: every site becomes `mutant(ID) ? nothing : call`, and the environment says
+which ID is out. A first run of every test without a mutant records which sites it reaches; a mutant is
+tried only by tests that reach it, quickest first: plain with several seeds, then ThreadSanitizer; on an
+sm_90 and, for what only older chips run, an sm_80. Fences between memory proxies have no meaning in the
+emulator: they are listed apart. Results are kept in build/mutation and reused while the sources of the
+kernels, of the emulator and of the tests are the same. --sample N: N sites, spread evenly (CI).
+"""
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "build" / "mutation"
+SHARE = 0.95
+WRAPPERS = {"device.cuh", "wgmma.cuh", "launch.cuh"}
+
+CALL = re.compile(r"\b(block_sync|named_sync|named_arrive|warp_sync|cp_async_wait|cp_async_commit|mbar_init_fence|mbar_init|"
+                  r"mbar_arrive_expect|mbar_arrive|mbar_wait|griddep_wait|wgmma_fence|wgmma_commit|wgmma_wait|"
+                  r"async_fence|device_fence)\s*(?:<[^;{}()]*>)?\(")
+# What the emulator gives no meaning to: it orders memory as it runs.
+UNSEEN = {"async_fence", "mbar_init_fence", "device_fence"}
+NAMES = r"(?:stage|phase|slot|parity|put|get)"
+STEP = re.compile(r"(?m)^[ \t]*([\w.>\[\]-]*\b%s)\s*(\+\+|\^=|\+=|=(?!=))[^;{}]*;" % NAMES)
+STEP_IN_IF = re.compile(r"\(\s*(\+\+)([\w.>\[\]-]*\b%s)\b" % NAMES)
+
+FLAGS = ["-O1", "-g1", "-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-omit-frame-pointer", "-w",
+         "-include", str(OUT / "mutant.h"), f"-I{OUT / 'src'}", f"-I{ROOT / 'tests/hostcuda'}", f"-I{ROOT}"]
+MUTANT_H = """#pragma once
+extern int mutant_out;              /* the site that is left out; -1: none, reached ones are recorded */
+extern unsigned char mutant_reached[8192];
+static inline bool mutant(int id)
+{
+    if (mutant_out < 0)
+        mutant_reached[id] = 1;
+    return id == mutant_out;
+}
+"""
+MUTANT_CPP = """#include <stdio.h>
+#include <stdlib.h>
+int mutant_out = getenv("MUTANT") != NULL ? atoi(getenv("MUTANT")) : -1;
+unsigned char mutant_reached[8192];
+static struct report {
+    ~report()
+    {
+        const char *path = getenv("MUTANT_REACHED");
+        FILE *file = mutant_out < 0 && path != NULL ? fopen(path, "w") : NULL;
+        for (int i = 0; file != NULL && i < 8192; i++)
+            if (mutant_reached[i])
+                fprintf(file, "%d\\n", i);
+        if (file != NULL)
+            fclose(file);
+    }
+} report;
+"""
+
+
+# ---- sites ---------------------------------------------------------------------------------------
+
+def masked(text):
+    """The same length, comments and strings blank, so that offsets hold."""
+    blank = lambda m: re.sub(r"[^\n]", " ", m.group())
+    return re.sub(r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\\n])*\"", blank, text, flags=re.S)
+
+
+def call_end(text, start):
+    depth = 0
+    for at in range(start, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if depth == 0:
+            return at + 1
+    raise ValueError("unbalanced")
+
+
+def sites_of(name, text):
+    """[(start, end, kind)] of what may be left out."""
+    seen, found = masked(text), []
+    for m in CALL.finditer(seen):
+        before = seen[:m.start()].rstrip()
+        if before.endswith(("DEVICE void", "void", "define")):
+            continue
+        found.append((m.start(), call_end(seen, m.end() - 1), m.group(1)))
+    for m in STEP.finditer(seen):
+        found.append((m.start(1), m.end() - 1, "step"))
+    for m in STEP_IN_IF.finditer(seen):
+        found.append((m.start(1), m.end(2), "step"))
+    return sorted(set(found))
+
+
+def instrument():
+    """Writes the instrumented sources; [site]."""
+    sites = []
+    for path in sorted((ROOT / "cuda").glob("*.cu*")):
+        if path.name in WRAPPERS:
+            continue
+        text = path.read_text()
+        pieces, at, seen_before = [], 0, {}
+        for start, end, kind in sites_of(path.name, text):
+            source = text[start:end]
+            line = text.count("\n", 0, start) + 1
+            words = " ".join(source.split())
+            n = seen_before[words] = seen_before.get(words, 0) + 1
+            site = {"id": len(sites), "file": path.name, "line": line, "kind": kind, "text": words, "nth": n}
+            sites.append(site)
+            other = f"(void)({source})" if kind == "step" else source
+            if source.startswith("++"):
+                value = source[2:]
+                pieces += [text[at:start], f"(mutant({site['id']}) ? {value} : {source})"]
+            else:
+                pieces += [text[at:start], f"(mutant({site['id']}) ? (void)0 : {other})"]
+            at = end
+        pieces.append(text[at:])
+        new = f'#line 1 "cuda/{path.name}"\n' + "".join(pieces)
+        target = OUT / "src" / "cuda" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_text() != new:
+            target.write_text(new)
+    return sites
+
+
+# ---- build ---------------------------------------------------------------------------------------
+
+def run(command, **more):
+    return subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+
+
+def must(command, **more):
+    result = run(command, **more)
+    if result.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{result.stdout[-4000:]}")
+    return result.stdout
+
+
+def digest(paths):
+    h = hashlib.sha256()
+    for path in sorted(paths):
+        h.update(path.name.encode() + b"\0" + path.read_bytes())
+    return h.hexdigest()
+
+
+def inputs():
+    return [p for pattern in ("cuda/*", "tests/hostcuda/*.*", "tests/hostcuda/cuda/*", "tests/ops/cuda/*",
+                              "host/backend/*.h", "host/base/*.h") for p in ROOT.glob(pattern) if p.is_file()]
+
+
+def build(jobs):
+    """The programs, plain and under ThreadSanitizer: {name: {"plain": path, "tsan": path}}."""
+    (OUT / "mutant.h").write_text(MUTANT_H)
+    (OUT / "mutant.cpp").write_text(MUTANT_CPP)
+    base = OUT / "base"
+    must(["cmake", "-G", "Ninja", "-S", ROOT, "-B", base, "-DCMAKE_BUILD_TYPE=Release", "-DWITH_CUDA=OFF",
+          "-DBUILD_TESTS=OFF"])
+    must(["ninja", "-C", base, "-j", jobs, "nibble_backend", "nibble_format", "nibble_base"])
+    common, work = [], []
+    emulator_flags = ["-O2", "-g1", "-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-omit-frame-pointer",
+                      "-fno-tree-loop-distribute-patterns", f"-I{ROOT / 'tests/hostcuda'}", f"-I{ROOT}"]
+    launcher = ["ccache"] if run(["which", "ccache"]).returncode == 0 else []
+    for path in sorted((ROOT / "tests/hostcuda").glob("*.cpp")):
+        common.append(OUT / f"hostcuda_{path.stem}.o")
+        work.append(launcher + ["g++", *emulator_flags, "-c", path, "-o", common[-1]])
+    common.append(OUT / "mutant.o")
+    work.append(["g++", "-O1", "-c", OUT / "mutant.cpp", "-o", common[-1]])
+    programs, links = {}, []
+    for mode, sanitizer in (("plain", []), ("tsan", ["-fsanitize=thread"])):
+        kernels = []
+        for path in sorted((OUT / "src/cuda").glob("*.cu")):
+            kernels.append(OUT / f"{path.stem}.{mode}.o")
+            work.append(launcher + ["g++", *FLAGS, *sanitizer, "-x", "c++", "-c", path, "-o", kernels[-1]])
+        for path in sorted((ROOT / "tests/ops/cuda").glob("test_*.cu")):
+            made = OUT / f"{path.stem}.{mode}.o"
+            work.append(launcher + ["g++", *FLAGS, *sanitizer, "-x", "c++", "-c", path, "-o", made])
+            program = OUT / f"{path.stem}.{mode}"
+            programs.setdefault(path.stem, {})[mode] = program
+            archive = OUT / f"kernels.{mode}.a"
+            links.append((archive, kernels, ["g++", *sanitizer, "-o", program, made, OUT / "mutant.o",
+                                             "-Wl,--start-group", archive, *[c for c in common if c.name != "mutant.o"],
+                                             *[base / f"libnibble_{x}.a" for x in ("backend", "format", "base")],
+                                             "-Wl,--end-group", "-lcjson", "-lpthread", "-ldl", "-lm"]))
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(must, work))
+    for archive, kernels, command in links:
+        must(["ar", "rcs", archive, *kernels])
+        must(command)
+    return programs
+
+
+# ---- runs ----------------------------------------------------------------------------------------
+
+def attempt(program, mutant, seed, arch, limit, reached=None):
+    """(status, seconds): "ok", "failed", "timeout"."""
+    environment = dict(os.environ, HOSTCUDA_SEED=str(seed), HOSTCUDA_ARCH=str(arch), HOSTCUDA_STEPS="20000",
+                       TSAN_OPTIONS="halt_on_error=1:exitcode=66:report_thread_leaks=0", MUTANT=str(mutant))
+    if reached:
+        environment["MUTANT_REACHED"] = str(reached)
+    started = time.time()
+    command = [str(program)]
+    if str(program).endswith("tsan"):
+        command = ["setarch", os.uname().machine, "-R"] + command
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        status = process.wait(timeout=limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return "timeout", time.time() - started
+    return ("ok" if status in (0, 77) else "failed"), time.time() - started
+
+
+def baselines(programs, jobs):
+    """Runs without a mutant: [{"test", "mode", "arch", "seconds", "reached"}], quickest first."""
+    def one(key):
+        test, mode, arch = key
+        reached = OUT / f"reached.{test}.{arch}"
+        status, seconds = attempt(programs[test][mode], -1, 1, arch, 900, reached if mode == "plain" else None)
+        return {"test": test, "mode": mode, "arch": arch, "seconds": seconds, "status": status}
+    keys = [(t, m, a) for m in ("plain", "tsan") for t in programs for a in (90, 80)]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        found = list(pool.map(one, keys))
+    for f in found:
+        path = OUT / f"reached.{f['test']}.{f['arch']}"
+        f["reached"] = set(map(int, path.read_text().split())) if path.exists() else set()
+        print(f"  {f['test']:24s} {f['mode']:6s} sm_{f['arch']} {f['seconds']:6.1f} s  {f['status']}"
+              f"{'' if f['status'] == 'ok' else '  NOT USED: fails without a mutant'}", flush=True)
+    return sorted((f for f in found if f["status"] == "ok"), key=lambda f: (f["mode"] == "tsan", f["seconds"]))
+
+
+def try_site(site, programs, runs, seeds):
+    """How it was caught, or "survived" / "not reached"."""
+    mine = [r for r in runs if site["id"] in r["reached"]]
+    if not mine:
+        return "not reached"
+    plan = [(r, seed) for seed in range(1, seeds + 1) for r in mine if r["mode"] == "plain"]
+    plan = plan[:1] + [(r, 1) for r in mine if r["mode"] == "tsan"][:1] + plan[1:] + \
+        [(r, seed) for r in mine if r["mode"] == "tsan" for seed in (1, 2)][1:]
+    for r, seed in plan:
+        status, _ = attempt(programs[r["test"]][r["mode"]], site["id"], seed, r["arch"], max(30, 8 * r["seconds"]))
+        if status != "ok":
+            return f"{status}: {r['test']} {r['mode']} sm_{r['arch']} seed {seed}"
+    return "survived"
+
+
+def known_survivors():
+    """{(file, text, nth): reason} of survivors.txt: `file: text [nth]: reason`."""
+    path, known = ROOT / "tests/cuda/survivors.txt", {}
+    for number, line in enumerate(path.read_text().split("\n") if path.exists() else [], 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        m = re.match(r"(\S+): (.*?)(?: \[(\d+)\])?: (.+)$", line)
+        if not m:
+            sys.exit(f"survivors.txt:{number}: want 'file: text [nth]: reason'")
+        known[m.group(1), m.group(2), int(m.group(3) or 1)] = m.group(4)
+    return known
+
+
+def key_of(site):
+    return f"{site['file']}: {site['text']} [{site['nth']}]"
+
+
+def report(sites, results):
+    known, files = known_survivors(), {}
+    caught_all = total_all = unexplained = 0
+    for site in sites:
+        result = results.get(key_of(site))
+        if result is None:
+            continue
+        row = files.setdefault(site["file"], [0, 0, 0])
+        if site["kind"] in UNSEEN:
+            row[2] += 1
+            continue
+        good = result not in ("survived", "not reached")
+        row[0] += good
+        row[1] += 1
+        caught_all += good
+        total_all += 1
+        if not good:
+            reason = known.get((site["file"], site["text"], site["nth"]))
+            unexplained += reason is None
+            print(f"  {'known' if reason else 'SURVIVOR':8s} cuda/{site['file']}:{site['line']}: {site['text']}"
+                  f" [{site['nth']}] ({result}){': ' + reason if reason else ''}")
+    for file, (caught, total, unseen) in files.items():
+        print(f"  {file:24s} {caught:3d} of {total:3d} caught"
+              f"{f', {unseen} fences that the emulator cannot judge' if unseen else ''}")
+    share = caught_all / total_all if total_all else 0
+    good = share >= SHARE and unexplained == 0
+    print(f"mutants: {caught_all} of {total_all} caught ({100 * share:.1f} %, want {100 * SHARE:.0f} %),"
+          f" {unexplained} survivors without a reason: {'ok' if good else 'FAILED'}")
+    return 0 if good else 1
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--sample", type=int)
+    arguments.add_argument("--fresh", action="store_true")
+    arguments.add_argument("--only", default="", help="sites whose file:text holds this")
+    arguments.add_argument("--list", action="store_true")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--jobs", type=int, default=2)
+    options = arguments.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    sites = instrument()
+    if options.list:
+        for site in sites:
+            print(f"cuda/{site['file']}:{site['line']}: {site['text']} [{site['nth']}]")
+        print(f"{len(sites)} sites")
+        return 0
+    programs = build(options.jobs)
+    wanted = [s for s in sites if options.only in key_of(s)]
+    if options.sample and options.sample < len(wanted):
+        judged = [s for s in wanted if s["kind"] not in UNSEEN]
+        wanted = [judged[i * len(judged) // options.sample] for i in range(options.sample)]
+    store, version = OUT / "results.json", digest(inputs())
+    saved = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
+    results = saved["results"] if saved.get("version") == version else {}
+    todo = [s for s in wanted if key_of(s) not in results and s["kind"] not in UNSEEN]
+    for site in wanted:
+        if site["kind"] in UNSEEN:
+            results[key_of(site)] = "cannot be seen"
+    if todo:
+        print(f"{len(todo)} mutants to try; runs without one:", flush=True)
+        runs = baselines(programs, options.jobs)
+        with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+            futures = {pool.submit(try_site, s, programs, runs, options.seeds): s for s in todo}
+            for n, future in enumerate(concurrent.futures.as_completed(futures), 1):
+                site = futures[future]
+                results[key_of(site)] = future.result()
+                store.write_text(json.dumps({"version": version, "results": results}, indent=1))
+                print(f"  {n:3d}/{len(todo)} {key_of(site)}: {future.result()}", flush=True)
+    return report(wanted, results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
