@@ -3,7 +3,9 @@
  * Pages are shuffled; what no sequence has written is NaN (0xff), as are pages behind the window,
  * the q of padding rows, and the partials before the launch: a key too many shows as NaN. */
 #include <algorithm>
+#include "cuda/device.cuh"
 #include "cuda/kernels.h"
+#include "cuda/launch.cuh"
 #include "tests/ops/cuda/harness.cuh"
 #ifdef HOSTCUDA
 #include "hostcuda.h"
@@ -219,6 +221,26 @@ static void plain_attend(const struct world &w, int32_t row, int32_t head, std::
     }
 }
 
+/* ---- a kernel in front --------------------------------------------------------------------------
+ */
+
+struct copy_args {
+    struct {
+        void *to;
+        const void *from;
+        int64_t n; /* of 16 bytes */
+    } parts[2];
+};
+KERNEL(128, 1) copy_kernel(const __grid_constant__ struct copy_args a)
+{
+    griddep_launch();
+    for (const auto &part : a.parts)
+        for (int64_t i = blockIdx.x * 128 + threadIdx.x; i < part.n; i += gridDim.x * 128)
+            st128((uint4 *)part.to + i, ld128((const uint4 *)part.from + i));
+}
+/* q and pages come from a kernel, during which the next may start. */
+static bool behind_kernel;
+
 /* ---- what it is -------------------------------------------------------------------------------
  */
 
@@ -258,7 +280,17 @@ static struct launched world_run(struct world &w, prefill_fn *prefill)
         partial(decode.size() * (size_t)s.n_heads * (size_t)(s.head_dim + 2));
     device_array<uint32_t> tickets(rows * (size_t)s.n_kv_heads);
     device_array<attend_item> decode_items(decode), prefill_items(prefills);
+    device_array<uint16_t> q_from(w.q), memory_from(w.memory);
     tickets.zero();
+    harness.launch.pdl = behind_kernel;
+    if (behind_kernel) {
+        CUDA(cudaMemset(q.data(), 0xff, w.q.size() * 2));
+        CUDA(cudaMemset(memory.data(), 0xff, w.memory.size() * 2));
+        const struct copy_args args = { { { q.data(), q_from.data(), (int64_t)w.q.size() / 8 },
+                                          { memory.data(), memory_from.data(),
+                                            (int64_t)w.memory.size() / 8 } } };
+        CUDA(LAUNCH((copy_kernel), dim3(4), 128, 0, harness.stream, LAUNCH_PLAIN, args));
+    }
     struct attend_in in = {};
     in.q = q.data();
     in.y = y.data();
@@ -523,7 +555,7 @@ static const struct shape decode_shapes[] = {
     { "group 12, two passes", 256, 12, 1, DTYPE_BF16, 0, 0, false, 0, lone_rows },
     { "1000 keys", 128, 4, 1, DTYPE_BF16, 0, 0, false, 0, { { 999, 1 } } },
     { "1000 keys in 63 splits", 64, 4, 1, DTYPE_BF16, 0, 0, true, 16, { { 999, 1 } } },
-    { "3000 keys of a warp", 64, 1, 1, DTYPE_F16, 0, 0, false, 0, { { 2999, 1 }, { 2500, 1 } } },
+    { "40 pages a warp", 64, 1, 1, DTYPE_F16, 0, 0, false, 2560, { { 2999, 1 }, { 2500, 1 } } },
     { "window 1", 64, 4, 2, DTYPE_BF16, 1, 0, false, 0, lone_rows },
     { "window 16", 64, 4, 2, DTYPE_BF16, 16, 0, false, 0, lone_rows },
     { "window 50", 64, 4, 2, DTYPE_F16, 50, 0, true, 16, lone_rows },
@@ -541,10 +573,20 @@ static const struct shape prefill_shapes[] = {
     { "chunks", 256, 3, 1, DTYPE_F16, 0, 0, true, 0, chunks },
     { "group 1, 300 rows", 64, 1, 1, DTYPE_BF16, 0, 0, false, 0, { { 0, 300 } } },
     { "group 16", 64, 16, 1, DTYPE_BF16, 0, 0, true, 0, { { 40, 30 } } },
-    { "128 rows exactly", 128, 2, 1, DTYPE_BF16, 0, 0, false, 0, { { 0, 128 }, { 16, 129 } } },
+    { "128 rows exactly",
+      128,
+      2,
+      1,
+      DTYPE_BF16,
+      0,
+      0,
+      false,
+      0,
+      { { 0, 128 }, { 16, 129 }, { 62, 9 } } },
     { "after 1000 keys", 64, 2, 1, DTYPE_F16, 0, 0, false, 0, { { 1000, 9 } } },
     { "window 1", 64, 4, 2, DTYPE_BF16, 1, 0, false, 0, chunks },
-    { "window 17", 64, 2, 1, DTYPE_BF16, 17, 0, false, 0, { { 131, 150 } } },
+    { "window 17", 64, 2, 1, DTYPE_BF16, 17, 0, false, 0, { { 131, 150 }, { 32, 2 }, { 62, 9 } } },
+    { "window 113", 64, 2, 1, DTYPE_BF16, 113, 0, false, 0, { { 128, 2 } } },
     { "window 64", 128, 2, 2, DTYPE_F16, 64, 0, true, 0, { { 100, 90 }, { 0, 70 } } },
     { "soft cap", 64, 4, 2, DTYPE_BF16, 0, 3.0f, false, 0, chunks },
     { "soft cap, window, sinks", 128, 4, 2, DTYPE_F16, 33, 20.0f, true, 0, chunks },
@@ -571,6 +613,13 @@ int main(int argc, char **argv)
         CASE("prefill %s: head_dim=%d heads=%d/%d window=%d", s.what, s.head_dim, s.n_heads,
              s.n_kv_heads, s.window)
     test_shape(s, attend_prefill);
+    for (const struct shape &s : { decode_shapes[0], prefill_shapes[7] })
+        CASE("%s behind a kernel that writes its q and pages", s.what)
+        {
+            behind_kernel = true;
+            test_shape(s, attend_prefill);
+            behind_kernel = false;
+        }
     CASE("a fixed chunk gives a row its bits whatever the batch") test_company();
     for (const int32_t n_sms : { 1, 132 })
         for (const int32_t ctx : { 40, 3000, 131072 })
