@@ -1,6 +1,8 @@
 /* test_gemm_wgmma.cu - K2 against sums in double: every instance, ragged shapes, stream-K and fixed
  * splits, epilogues; the same bits twice. Weights are packed here, from the picture in
  * layout_f64.h. */
+#include "cuda/device.cuh"
+#include "cuda/launch.cuh"
 #include "tests/ops/cuda/harness.cuh"
 #include <set>
 #include <string>
@@ -203,9 +205,24 @@ static struct data data_make(const struct shape &s, struct f64_kind kind)
     }
     return d;
 }
-/* The bytes of y of one run. */
+/* What stands for the kernel in front: it makes x. */
+struct copy_args {
+    const uint16_t *from;
+    uint16_t *to;
+    int n;
+};
+KERNEL(128, 1) copy_halves(const __grid_constant__ struct copy_args a)
+{
+    griddep_wait();
+    for (int i = (int)(blockIdx.x * 128 + threadIdx.x); i < a.n; i += (int)gridDim.x * 128)
+        a.to[i] = a.from[i];
+    griddep_launch();
+}
+/* The bytes of y of one run. chain: x comes from a kernel just before, the product may start before
+ * that has ended, and another that adds to y follows in the same way. */
 static std::vector<uint8_t> run(const struct shape &s, const struct data &d, struct f64_kind kind,
-                                const std::vector<uint8_t> &before, int y_stride)
+                                const std::vector<uint8_t> &before, int y_stride,
+                                bool chain = false)
 {
     struct device_info device = harness.device;
     device.n_sms = s.n_sms > 0 && s.n_sms < device.n_sms ? s.n_sms : device.n_sms;
@@ -251,7 +268,18 @@ static std::vector<uint8_t> run(const struct shape &s, const struct data &d, str
     op.partial = partial.data();
     op.partial_bytes = partial_bytes;
     EXPECT(gemm_wgmma_fits(&op, &device), "does not fit");
+    device_array<uint16_t> x_made(d.x.size());
+    if (chain) {
+        const struct copy_args copy = { x.data(), x_made.data(), (int)d.x.size() };
+        CUDA(LAUNCH((copy_halves), dim3(2), 128, 0, launch.stream, LAUNCH_PDL, copy));
+        op.x = x_made.data();
+        launch.pdl = true;
+    }
     CUDA(gemm_wgmma(&launch, &op));
+    if (chain) {
+        op.out.epilogue = EPILOGUE_ADD;
+        CUDA(gemm_wgmma(&launch, &op));
+    }
     const std::vector<uint8_t> out = y.read();
     for (uint32_t t : tickets.read())
         EXPECT(t == 0, "a ticket is left");
@@ -326,6 +354,20 @@ static void test_company(const struct shape &all)
         run(one, single, kind, std::vector<uint8_t>(bytes), all.n_out[0]);
     EXPECT(memcmp(&alone[0], &crowd[row * bytes], bytes) == 0,
            "a row alone has other bits than in a crowd");
+}
+
+/* Twice the product, bit by bit: nothing of a kernel's is read before it is there. */
+static void test_chain(const struct shape &s)
+{
+    if (!harness.device.wgmma)
+        return;
+    struct f64_kind kind = { s.bits, s.group, false, false, NULL };
+    const struct data d = data_make(s, kind);
+    const std::vector<uint8_t> before((size_t)s.rows * (size_t)s.n_out[0] * 4);
+    const std::vector<uint8_t> once = run(s, d, kind, before, s.n_out[0]),
+                               twice = run(s, d, kind, before, s.n_out[0], true);
+    for (size_t i = 0; i < before.size() / 4; i++)
+        EXPECT(element(twice, DTYPE_F32, i) == 2 * element(once, DTYPE_F32, i), "element %zu", i);
 }
 
 static const struct shape shapes[] = {
@@ -466,6 +508,24 @@ int main(int argc, char **argv)
     CASE("bits of a row do not depend on the others")
     test_company(
         { 4, 128, SYM, 70, { 100 }, 640, EPILOGUE_STORE, GATE_SILU, DTYPE_F32, false, 0, 4, 3 });
+    CASE("pdl: x of the kernel before, y of the product before")
+    {
+        test_chain({ 4,
+                     128,
+                     SYM,
+                     64,
+                     { 192 },
+                     1280,
+                     EPILOGUE_STORE,
+                     GATE_SILU,
+                     DTYPE_F32,
+                     false,
+                     0,
+                     4,
+                     0 });
+        test_chain(
+            { 8, 64, SYM, 33, { 64 }, 256, EPILOGUE_STORE, GATE_SILU, DTYPE_F32, false, 0, 4, 0 });
+    }
     CASE("what fits") test_fits();
 #ifdef HOSTCUDA
     CASE("every instance ran")
