@@ -324,10 +324,7 @@ bool gemm_mma_fits(const struct gemm_op *op, const struct device_info *device)
         return false;
     const struct tile_plan plan =
         plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits, device);
-    const bool splits_fit = op->splits == 0 || plan.splits == 1 ||
-                            (plan.tiles_x * plan.tiles_y <= GEMM_TICKETS &&
-                             tile_partial_bytes(&plan) <= op->partial_bytes);
-    return plan.stages >= 2 && plan.shared_bytes <= (size_t)device->shared_bytes && splits_fit;
+    return tile_plan_fits(op, &plan, device);
 }
 size_t gemm_mma_workspace(const struct f64_matrix *w, int32_t rows,
                           const struct device_info *device)

@@ -405,6 +405,16 @@ static inline bool tile_fits(const struct gemm_op *op, const struct device_info 
     return op->out.epilogue != EPILOGUE_GATE ||
            (op->w.n_parts == 2 && op->w.parts[0].n_out == op->w.parts[1].n_out);
 }
+/* Shared memory for a ring; and memory for the splits that the op fixes. */
+static inline bool tile_plan_fits(const struct gemm_op *op, const struct tile_plan *plan,
+                                  const struct device_info *device)
+{
+    if (plan->stages < 2 || plan->shared_bytes > (size_t)device->shared_bytes)
+        return false;
+    return op->splits == 0 || plan->splits == 1 ||
+           (plan->tiles_x * plan->tiles_y <= GEMM_TICKETS &&
+            tile_partial_bytes(plan) <= op->partial_bytes);
+}
 /* x_size: bytes of an element of x. Splits of our own choice shrink to the partial sums there is
  * memory for; a fixed number does not. */
 static inline struct tile_args tile_args_of(const struct gemm_op *op, struct tile_plan *plan,
