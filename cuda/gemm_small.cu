@@ -54,25 +54,20 @@ typedef cudaError_t (*small_start)(const struct launch *launch, int32_t grid,
                                    const struct small_args *a);
 struct small_instance {
     small_start start;
-    size_t (*shared_bytes)(int32_t unit_bytes);
+    size_t shared_bytes;
 };
-template <int BITS, int ZERO, int TILES, bool FINE, bool BULK>
-static size_t instance_bytes(int32_t unit_bytes)
-{
-    return small_offsets_of<BITS, TILES, FINE, BULK>(unit_bytes).bytes;
-}
 template <int BITS, int ZERO, int TILES, bool FINE, bool BULK>
 static cudaError_t instance_start(const struct launch *launch, int32_t grid,
                                   const struct small_args *a)
 {
     return LAUNCH((small_kernel<BITS, ZERO, TILES, FINE, BULK>), dim3((unsigned)grid),
-                  SMALL_THREADS, (instance_bytes<BITS, ZERO, TILES, FINE, BULK>(a->unit_bytes)),
+                  SMALL_THREADS, (size_t)(small_layout<BITS, ZERO, TILES, FINE, BULK>::BYTES),
                   launch->stream, launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, *a);
 }
 #define INSTANCE(bits, zero, tiles, fine, bulk)                                                    \
     {                                                                                              \
         instance_start<bits, zero, tiles, fine, bulk>,                                             \
-            instance_bytes<bits, zero, tiles, fine, bulk>                                          \
+            (size_t)small_layout<bits, zero, tiles, fine, bulk>::BYTES                             \
     }
 #define COPIES(bits, zero, tiles, fine)                                                            \
     {                                                                                              \
@@ -146,8 +141,7 @@ static struct plan plan_of(const struct f64_matrix *w, int32_t rows, int32_t ite
         plan.splits++;
     /* Up to four tiles an SM: one block, so that the next kernel's blocks find room and fill their
      * rings meanwhile. Else two, which hide each other's barriers. */
-    const int32_t bytes =
-        (int32_t)instance_of(&w->kind, plan.tiles, device)->shared_bytes(f64_unit_bytes(w->kind));
+    const int32_t bytes = (int32_t)instance_of(&w->kind, plan.tiles, device)->shared_bytes;
     const bool two = plan.n_items * item_tiles * plan.splits > 4 * device->n_sms &&
                      2 * (bytes + 1024) <= device->shared_bytes + 1024;
     int32_t n = (two ? 2 : 1) * device->n_sms / plan.splits;
@@ -206,6 +200,8 @@ bool gemm_small_fits(const struct gemm_op *op, const struct device_info *device)
     if (!aligned16(op->x) || op->x_stride % 8 != 0 || !aligned16(op->norm.gain) ||
         !aligned16(op->norm.bias))
         return false;
+    if (op->norm.gain != NULL && op->w.n_in % 8 != 0)
+        return false;
     if (op->qkv != NULL) {
         if (!qkv_fits(op))
             return false;
@@ -217,7 +213,7 @@ bool gemm_small_fits(const struct gemm_op *op, const struct device_info *device)
             return false;
     }
     const struct plan plan = plan_of(&op->w, op->rows, item_tiles_of(op), op->splits, device);
-    const size_t bytes = instance_of(kind, plan.tiles, device)->shared_bytes(f64_unit_bytes(*kind));
+    const size_t bytes = instance_of(kind, plan.tiles, device)->shared_bytes;
     return bytes <= (size_t)device->shared_bytes &&
            (plan.splits == 1 || plan.n_items <= GEMM_TICKETS);
 }

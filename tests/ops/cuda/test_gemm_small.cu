@@ -409,7 +409,7 @@ static void test_finishes()
 static void test_norms()
 {
     for (enum norm_case norm : { RMS, LAYER, LAYER_BIAS })
-        for (int n_in : { 100, 515, 896, 2304, 4200 })
+        for (int n_in : { 104, 520, 896, 2304, 4200 })
             for (int rows : { 1, 2, 3, 5, 9, 32 }) {
                 const struct f64_shape shape = { 8, 128, F64_ZEROS, 1, { 32 }, n_in, false };
                 struct problem p = problem_of(shape, rows, 90);
@@ -688,6 +688,10 @@ static void test_refused()
         op = good;
         op.x_stride = 129;
         EXPECT(!gemm_small_fits(&op, device), "odd stride");
+        op = good;
+        op.w.n_in = 124;
+        op.norm.gain = gain;
+        EXPECT(!gemm_small_fits(&op, device), "norm of a ragged row");
         op = good;
         op.out.epilogue = EPILOGUE_GATE;
         EXPECT(!gemm_small_fits(&op, device), "a gate of one part");
