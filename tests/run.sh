@@ -52,7 +52,9 @@ install_needs() {
 }
 
 configure() { # preset
-    cmake --preset "$1" -DBUILD_TESTS=ON >"build/logs/cmake-$1.log" 2>&1 ||
+    local cuda=() # CUDA has stages of its own
+    [ "$1" = release ] && cuda=(-DWITH_CUDA=OFF)
+    cmake --preset "$1" -DBUILD_TESTS=ON "${cuda[@]}" >"build/logs/cmake-$1.log" 2>&1 ||
         { cat "build/logs/cmake-$1.log"; return 1; }
 }
 build() { # preset [targets]
@@ -101,6 +103,36 @@ stage_tsan() {
         setarch "$(uname -m)" -R ctest --test-dir build/tsan -R 'sim_test_engine|unit_test_pool|unit_test_queue' &&
         NIBBLE_BUILD="$ROOT/build/tsan" NIBBLE_SANITIZER=thread run_pytest http-tsan tests/http -k "tsan or concurrent or cancel or lifecycle"
 }
+# Kernels by nvcc and what became of them; their arithmetic runs in stage dev (label ops, tests/hostcuda).
+stage_nvcc() {
+    local status archs=()
+    [ $all = 1 ] && archs=(--all)
+    build/venv/bin/pip install -q --disable-pip-version-check -r tests/cuda/requirements.txt || return 1
+    run_pytest cuda tests/cuda || return 1
+    tests/cuda/build_all "${archs[@]}"
+    status=$?
+    if [ $status = 77 ]; then
+        echo "skipped: no nvcc"
+        skipped=$((skipped + 1))
+        return 0
+    fi
+    [ $status = 0 ] && build/venv/bin/python tests/cuda/report.py
+}
+# The program that is shipped to GPUs, where there is a toolkit: it must start without a driver.
+stage_cuda() {
+    if ! command -v nvcc >/dev/null && ! [ -x "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" ]; then
+        echo "skipped: no nvcc"
+        skipped=$((skipped + 1))
+        return 0
+    fi
+    build cuda nibble && build/cuda/nibble complete -p "Once" --temperature 0 -n 8 || return 1
+    if ldd build/cuda/nibble | grep -E 'libcuda|libcublas|libcudart|libnccl'; then
+        echo "build/cuda/nibble is linked with a library of the driver or the toolkit"
+        return 1
+    fi
+    tests/gpu/pack.sh --rehearse && tests/gpu/run.sh
+}
+stage_mutation() { build/venv/bin/python tests/cuda/mutate.py; }
 stage_fuzz() { tests/fuzz/run.sh "$([ $all = 1 ] && echo 60 || echo 8)"; }
 stage_release() { build release; }
 stage_full() {
@@ -113,8 +145,8 @@ stage_http_release() { NIBBLE_BUILD="$ROOT/build/release" run_pytest http-releas
 stage_bench() { tests/bench/run.sh; }
 stage_image() { docker/build-cpu.sh --test; }
 
-stages=(format floors dev http tsan fuzz release)
-[ $all = 1 ] && stages+=(full http_release bench image)
+stages=(format floors dev http tsan nvcc fuzz release)
+[ $all = 1 ] && stages+=(full http_release bench cuda mutation image)
 [ ${#only[@]} -gt 0 ] && stages=("${only[@]}")
 
 started=$(date +%s)

@@ -2,8 +2,10 @@
 what its inner loop may cost. Threads and blocks are the kernel's own (KERNEL(threads, blocks) in the
 source, read back from the PTX); here stands what the compiler cannot know.
 
-A row: name of the kernel; `shared(t)`: most dynamic shared bytes of a block, t = template arguments as
-numbers; `loop(t)`: None, or a Loop. A kernel without a row fails the report.
+A row: name of the kernel; `shared(t, most)`: dynamic shared bytes of a block, t = template arguments as
+numbers, most = what a block may have on that chip; `loop(t)`: None, or a Loop; `shown(t)`: whether the
+roofline table shows it. Shared memory is judged where kernels.md has targets or a data sheet's worth of
+it (sm_80, 90); on smaller chips (sm_86, 89, 120) one block must fit. No row: the report fails.
 """
 from collections import namedtuple
 
@@ -17,18 +19,23 @@ ALU = {4: 5, 8: 8}
 FMA = {4: 4, 8: 8}
 
 
-def weights_loop(bits, token_tiles, fine=False, fraction=False):
-    """token_tiles: products of 8 tokens an A tile is used for. Group scales on the sums cost 4 FMA a
-    product and group: 0.5 a tile and product at 128 inputs, 2 at 32. Zeros that are fractions come
-    off in 4 more half subtractions."""
-    scales = (2 if fine else 0.5) * token_tiles
-    return Loop(bits, ALU[bits], FMA[bits] + scales + (4 if fraction else 0), 8 * token_tiles)
+# A group's own setup, for each A tile of the group (8 of 16 inputs in 128, 2 in 32): its scales (a read,
+# two conversions, an address) and zero points (a read, both rows' magic numbers).
+SCALE_SETUP, ZERO_SETUP = 4, 8
+
+
+def weights_loop(bits, token_tiles, tiles_of_group=8, zeros=False, fraction=False, scaled_weights=False):
+    """token_tiles: products of 8 tokens that an A tile is used for. Group scales cost 4 FMA a product
+    and group on the sums, or 4 a tile on the weights. Fractions come off in 4 more half subtractions."""
+    scales = 4 if scaled_weights else 4 / tiles_of_group * token_tiles
+    setup = (SCALE_SETUP + (ZERO_SETUP if zeros else 0)) / tiles_of_group
+    return Loop(bits, ALU[bits] + setup / 2, FMA[bits] + setup / 2 + scales + (4 if fraction else 0), 8 * token_tiles)
 
 
 SYMMETRIC, WHOLE, FRACTION, TABLE = range(4)
 
 
-def small_shared(t):
+def small_shared(t, _):
     bits, zero, tiles, fine, bulk = t
     units = 4 // tiles
     stage_units = 2 if bits == 4 and not fine and units >= 2 else 1
@@ -43,10 +50,89 @@ def small_shared(t):
 def small_loop(t):
     bits, zero, tiles, fine, _ = t
     # Tables go through shared memory: bounded by its reads, and no target of kernels.md is theirs.
-    return None if zero == TABLE else weights_loop(bits, tiles, bool(fine), zero == FRACTION)
+    if zero == TABLE:
+        return None
+    return weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
+
+
+def tile_shared(unit, tokens, x_bytes, fixed):
+    """gemm_tile.cuh, tile_stages: four or three stages in half a multiprocessor, else what fits."""
+    def shared(most):
+        stage = 8 * unit + tokens * x_bytes
+        half = (most - 1024) // 2 - fixed
+        stages = min(4, half // stage) if half >= 3 * stage else min(4, (most - fixed) // stage)
+        return max(fixed + stages * stage, tokens * (128 + 4) * 4)
+    return shared
+
+
+def unit_of(bits, groups, zeros):
+    return 2048 * bits // 8 + groups * 32 * (2 if zeros else 1)
+
+
+def mma_shared(t, most):
+    bits, codes, whole, m, n = t
+    unit = unit_of(bits, 1 if whole else 4, codes in (WHOLE, FRACTION))
+    return tile_shared(unit, 8 * m * n, 256, 1024 if codes == TABLE else 0)(most)
+
+
+def mma_loop(t):
+    bits, codes, whole, m, n = t
+    if codes == TABLE:
+        return None
+    loop = weights_loop(bits, n, 8 if whole else 2, codes != SYMMETRIC, codes == FRACTION)
+    # B fragments: an ldmatrix brings two k16 x 8 tokens, for M tiles of weights; the way of the ring.
+    return loop._replace(fma=loop.fma + n / 2 / m + 2)
+
+
+WG_SYMMETRIC, WG_ZEROS, WG_TABLE = range(3)
+
+
+def wgmma_loop(t):
+    bits, codes, fine, tokens = t
+    if codes == WG_TABLE:
+        return None
+    zeros = codes == WG_ZEROS
+    return weights_loop(bits, tokens / 8, 2 if fine else 8, zeros, zeros, scaled_weights=bool(fine) or tokens > 64)
+
+
+def attend_stride(d):
+    return 2 * d if d % 64 == 0 else 2 * d + 16
+
+
+def decode_shared(t, _):
+    d = t[1]
+    return 4 * (6 if d <= 64 else 4 if d <= 80 else 3) * 16 * attend_stride(d)
+
+
+def prefill_shared(t, _):
+    d = t[1]
+    return (64 * (2 if d <= 128 else 1) + 2 * 64) * attend_stride(d) + 64
+
+
+def fixed(n):
+    return lambda t, most: n
 
 
 KERNELS = {
     "small_kernel": {"shared": small_shared, "loop": small_loop,
                      "shown": lambda t: t[1] == SYMMETRIC and not t[3]},
+    "gemm_mma_tile": {"shared": mma_shared, "loop": mma_loop,
+                      "shown": lambda t: t[1] == SYMMETRIC and t[2] and t[3] * t[4] == 8},
+    "gemm_tiles": {"shared": lambda t, most: most, "loop": wgmma_loop,
+                   "shown": lambda t: t[1] == WG_SYMMETRIC and not t[2]},
+    "attend_decode_kernel": {"shared": decode_shared},
+    "attend_prefill_kernel": {"shared": prefill_shared},
+    "rows_small": {"shared": lambda t, most: 8 * t[1] * 32 * 4 * 4},
+    "rows_tile": {"shared": lambda t, most: most // 2 - 1024 if t[0] != 2 else most},
+    "rows_kernel": {"shared": fixed(0)},
+    "embed_f64": {"shared": fixed(0)},
+    "kv_store_kernel": {"shared": fixed(16 << 10)},   # 8 heads of 256 floats, angles of one
+    "prepare_kernel": {"shared": fixed(33 << 10)},    # a row of 16384 as fp16
+    "post_kernel": {"shared": fixed(66 << 10)},       # a row of 16384 floats
+    "gate_kernel": {"shared": fixed(0)},
+    "gather_kernel": {"shared": fixed(0)},
+    "repack_factors": {"shared": fixed(0)},
+    "repack_units": {"shared": fixed(4 * 16 * 136)},
+    "dequantize_units": {"shared": fixed(4 * 16 * 272 + 1024)},
+    "sample_kernel": {"shared": fixed(34 << 10)},     # struct memory: lists of 1024, 2048 bins
 }

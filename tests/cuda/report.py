@@ -136,10 +136,12 @@ def check_occupancy(kernel, row):
     taken = kernel.blocks * warps * (-(-kernel.registers * 32 // 256) * 256)
     if taken > REGISTERS:
         kernel.wrong.append(f"{kernel.registers} registers: {kernel.blocks} blocks of {kernel.threads} threads do not fit")
-    shared = row["shared"](kernel.arguments) + kernel.static_shared
+    most = SHARED[kernel.arch] - 1024
+    shared = row["shared"](kernel.arguments, most) + kernel.static_shared
     kernel.shared = shared
-    if kernel.blocks * (shared + 1024) > SHARED[kernel.arch]:
-        kernel.wrong.append(f"{shared} bytes of shared memory: {kernel.blocks} blocks do not fit")
+    blocks = kernel.blocks if kernel.arch in ("80", "90a") else 1
+    if blocks * (shared + 1024) > SHARED[kernel.arch]:
+        kernel.wrong.append(f"{shared} bytes of shared memory: {blocks} blocks do not fit")
 
 
 def check_loop(kernel, budget):

@@ -45,7 +45,6 @@ class Instruction:
         self.word = self.opcode.split(".")[0]
         self.low, self.high = low, high
         self.stall = high >> 41 & 0xF
-        self.yields = (high >> 45 & 1) == 0
         self.write_barrier = high >> 46 & 7
         self.read_barrier = high >> 49 & 7
         self.waits = high >> 52 & 0x3F
