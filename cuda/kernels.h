@@ -135,12 +135,13 @@ struct rows_op {
 };
 cudaError_t gemm_rows(const struct launch *launch, const struct rows_op *op);
 
-/* Dequantize-and-multiply through cuBLASLt (gemm_dense.cu): the library is opened at the first use;
- * NULL with the reason when it is not there. `slice`: fp16 weights of DENSE_SLICE_ROWS rows. */
+/* Dequantize-and-multiply through cuBLASLt (gemm_dense.cu): any rows, epilogue and kind; NULL with
+ * the reason when there is no library or no memory for it. Takes dense_bytes of device memory. */
 struct dense;
+size_t dense_bytes(void);
 struct dense *dense_open(struct err *err);
-void dense_close(struct dense *dense);
-size_t dense_workspace(const struct f64_matrix *w, int32_t rows);
+void dense_close(struct dense *dense); /* NULL: nothing */
+bool gemm_dense_fits(const struct gemm_op *op, const struct device_info *device);
 cudaError_t gemm_dense(const struct launch *launch, struct dense *dense, const struct gemm_op *op);
 /* fp16 rows [row_from, row_to) of part `part`, [n][n_in padded to 128]; a multiple of 16 each, up to
  * n_out padded to 64. (code - zero) * scale, rounded; the row factor is left to who multiplies, since

@@ -141,8 +141,7 @@ static bool fits(enum gemm_kernel kernel, const struct gemm_op *op)
     case GEMM_S8:
         return op->rows >= 16 && gemm_s8_fits(op, &harness.device);
     default:
-        return b.dense != NULL && op->rows >= 512 &&
-               dense_workspace(&op->w, op->rows) <= b.partial_bytes;
+        return b.dense != NULL && op->rows >= 512 && gemm_dense_fits(op, &harness.device);
     }
 }
 static cudaError_t start(enum gemm_kernel kernel, const struct gemm_op *op, bool pdl)
