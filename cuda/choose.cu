@@ -34,7 +34,7 @@ static bool takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct
     case GEMM_WGMMA:
         return op->qkv == NULL && gemm_wgmma_fits(op, &cuda->info);
     case GEMM_DENSE:
-        return op->qkv == NULL && cuda->dense != NULL;
+        return op->qkv == NULL && cuda->dense != NULL && gemm_dense_fits(op, &cuda->info);
     case GEMM_S8:
         return op->qkv == NULL && gemm_s8_fits(op, &cuda->info);
     default:

@@ -160,6 +160,8 @@ static bool cuda_prepare(struct backend *be, const struct backend_limits *limits
         cuda->dense = dense_open(&why);
         if (cuda->dense == NULL)
             log_info("cublaslt", "used=no reason=\"%s\"", why.text);
+        else
+            cuda->scratch_bytes += dense_bytes();
     }
     if (!step_reserve(cuda, err) || !sampling_reserve(cuda, err))
         return false;
@@ -224,6 +226,7 @@ static void cuda_pack(struct backend *be, const struct layout_shape *shape,
     op.row_from = row_from;
     op.n_rows = n_rows;
     op.group = shape->group;
+    op.bits = shape->bits;
     op.codes = cuda->staging;
     op.scales = (const float *)(const void *)(cuda->staging + codes);
     op.zeros =

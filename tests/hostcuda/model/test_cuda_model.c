@@ -268,6 +268,47 @@ static void many_sequences(void **state)
     free(other);
 }
 
+/* ---- a long prompt: dequantize and cuBLASLt
+ * ------------------------------------------------------
+ */
+
+enum { LONG = 2048 };
+static void long_prompt(void **state)
+{
+    (void)state;
+    struct err err;
+    struct model_run runs[2];
+    static int32_t tokens[LONG];
+    float *logits[2];
+    for (int32_t i = 0; i < 2; i++) {
+        const struct model_setup setup = { .exact = i == 0,
+                                           .weights = WEIGHTS_INT8,
+                                           .group = 32,
+                                           .n_threads = 2,
+                                           .ctx = LONG,
+                                           .rows = LONG,
+                                           .pages = true,
+                                           .open_backend = i == 0 ? NULL : open_cuda };
+        cuda_options = (struct cuda_options){ 0 };
+        assert_ok(model_run_open(&runs[i], MODELS "llama_tied_rope_llama3", NULL, &setup, &err),
+                  &err);
+        draw_tokens(tokens, LONG, runs[i].model.vocab, 3);
+        const struct batch *batch = batch_single_build(&runs[i].single, tokens, LONG, 0, false);
+        model_forward(&runs[i].model, batch, &runs[i].kv, NULL, NULL, NULL);
+        assert_ok(runs[i].be->ops->finish(runs[i].be, &err), &err);
+        const size_t bytes = (size_t)runs[i].model.vocab * sizeof(float);
+        logits[i] = malloc(bytes);
+        assert_non_null(logits[i]);
+        runs[i].be->ops->download(runs[i].be, logits[i], runs[i].model.logits.data, bytes);
+    }
+    printf("prompt of %d rows in one step: %.2e\n", LONG,
+           compare(logits[1], logits[0], 1, runs[0].model.vocab, "long prompt"));
+    free(logits[0]);
+    free(logits[1]);
+    close_cuda(&runs[1]);
+    model_run_close(&runs[0]);
+}
+
 /* ---- sampling through the seam
  * -------------------------------------------------------------------
  */
@@ -356,9 +397,8 @@ static void every_path_was_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_are_the_cpus),
-        cmocka_unit_test(many_sequences),
-        cmocka_unit_test(tokens_are_the_cpus),
+        cmocka_unit_test(logits_are_the_cpus),  cmocka_unit_test(many_sequences),
+        cmocka_unit_test(tokens_are_the_cpus),  cmocka_unit_test(long_prompt),
         cmocka_unit_test(every_path_was_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
