@@ -200,17 +200,31 @@ def build(jobs):
 
 # ---- runs ----------------------------------------------------------------------------------------
 
-def attempt(program, mutant, seed, arch, limit, reached=None):
-    """(status, seconds): "ok", "failed", "timeout"."""
-    environment = dict(os.environ, HOSTCUDA_SEED=str(seed), HOSTCUDA_ARCH=str(arch), HOSTCUDA_STEPS="20000",
+class Run:
+    """A test program in one mode, on one architecture, over every N-th of its cases."""
+
+    def __init__(self, test, mode, arch, every):
+        self.test, self.mode, self.arch, self.every = test, mode, arch, every
+        self.seconds, self.status, self.reached = 0.0, "", set()
+
+    def __str__(self):
+        return f"{self.test} {self.mode} sm_{self.arch}{f' 1/{self.every}' if self.every > 1 else ''}"
+
+    def command(self, programs):
+        command = [str(programs[self.test][self.mode]), "--stop"]
+        if self.every > 1:
+            command += ["--every", str(self.every)]
+        return ["setarch", os.uname().machine, "-R"] + command if self.mode == "tsan" else command
+
+
+def attempt(programs, r, mutant, seed, limit, reached=None):
+    """"ok", "failed" or "timeout", and seconds."""
+    environment = dict(os.environ, HOSTCUDA_SEED=str(seed), HOSTCUDA_ARCH=str(r.arch), HOSTCUDA_STEPS="20000",
                        TSAN_OPTIONS="halt_on_error=1:exitcode=66:report_thread_leaks=0", MUTANT=str(mutant))
     if reached:
         environment["MUTANT_REACHED"] = str(reached)
     started = time.time()
-    command = [str(program)]
-    if str(program).endswith("tsan"):
-        command = ["setarch", os.uname().machine, "-R"] + command
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(r.command(programs), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         status = process.wait(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -220,36 +234,46 @@ def attempt(program, mutant, seed, arch, limit, reached=None):
     return ("ok" if status in (0, 77) else "failed"), time.time() - started
 
 
+def baseline(programs, r):
+    """Without a mutant: time, and which sites are reached."""
+    reached = OUT / f"reached.{r.test}.{r.mode}.{r.arch}.{r.every}"
+    reached.unlink(missing_ok=True)
+    r.status, r.seconds = attempt(programs, r, -1, 1, 900, reached)
+    r.reached = set(map(int, reached.read_text().split())) if reached.exists() else set()
+    used = "" if r.status == "ok" else "  NOT USED: does not pass without a mutant"
+    print(f"  {str(r):36s} {r.seconds:6.1f} s, {len(r.reached):3d} sites{used}", flush=True)
+    return r
+
+
 def baselines(programs, jobs):
-    """Runs without a mutant: [{"test", "mode", "arch", "seconds", "reached"}], quickest first."""
-    def one(key):
-        test, mode, arch = key
-        reached = OUT / f"reached.{test}.{arch}"
-        status, seconds = attempt(programs[test][mode], -1, 1, arch, 900, reached if mode == "plain" else None)
-        return {"test": test, "mode": mode, "arch": arch, "seconds": seconds, "status": status}
-    keys = [(t, m, a) for m in ("plain", "tsan") for t in programs for a in (90, 80)]
+    """Usable runs, in the order in which a mutant meets them: samples of a few seconds, samples under
+    ThreadSanitizer (some 10 times slower), then every case."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        found = list(pool.map(one, keys))
-    for f in found:
-        path = OUT / f"reached.{f['test']}.{f['arch']}"
-        f["reached"] = set(map(int, path.read_text().split())) if path.exists() else set()
-        print(f"  {f['test']:24s} {f['mode']:6s} sm_{f['arch']} {f['seconds']:6.1f} s  {f['status']}"
-              f"{'' if f['status'] == 'ok' else '  NOT USED: fails without a mutant'}", flush=True)
-    return sorted((f for f in found if f["status"] == "ok"), key=lambda f: (f["mode"] == "tsan", f["seconds"]))
+        full = list(pool.map(lambda k: baseline(programs, Run(k[0], "plain", k[1], 1)),
+                             [(t, a) for t in programs for a in (90, 80)]))
+        full = [r for r in full if r.reached]
+        samples = []
+        for r in full:
+            for mode, each in (("plain", r.seconds / 5), ("tsan", r.seconds * 10 / 20)):
+                if mode == "tsan" or each > 1:
+                    samples.append(Run(r.test, mode, r.arch, max(1, round(each + 0.5))))
+        samples = list(pool.map(lambda r: baseline(programs, r), samples))
+    runs = [r for r in samples + full if r.status == "ok"]
+    return sorted(runs, key=lambda r: (r.mode == "tsan", r.seconds) if r in samples else (2, r.seconds))
 
 
 def try_site(site, programs, runs, seeds):
     """How it was caught, or "survived" / "not reached"."""
-    mine = [r for r in runs if site["id"] in r["reached"]]
+    mine = [r for r in runs if site["id"] in r.reached]
     if not mine:
         return "not reached"
-    plan = [(r, seed) for seed in range(1, seeds + 1) for r in mine if r["mode"] == "plain"]
-    plan = plan[:1] + [(r, 1) for r in mine if r["mode"] == "tsan"][:1] + plan[1:] + \
-        [(r, seed) for r in mine if r["mode"] == "tsan" for seed in (1, 2)][1:]
+    quick = [r for r in mine if r.mode == "plain"][:1] + [r for r in mine if r.mode == "tsan"][:1]
+    plan = [(r, 1) for r in quick] + [(r, 1) for r in mine if r not in quick] + \
+        [(r, seed) for seed in range(2, seeds + 1) for r in mine]
     for r, seed in plan:
-        status, _ = attempt(programs[r["test"]][r["mode"]], site["id"], seed, r["arch"], max(30, 8 * r["seconds"]))
+        status, _ = attempt(programs, r, site["id"], seed, max(30, 8 * r.seconds))
         if status != "ok":
-            return f"{status}: {r['test']} {r['mode']} sm_{r['arch']} seed {seed}"
+            return f"{status}: {r} seed {seed}"
     return "survived"
 
 
