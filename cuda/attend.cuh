@@ -62,3 +62,65 @@ DEVICE const unsigned char *page_block(const struct attend_in &a, int page, int 
     return (const unsigned char *)a.pages_memory +
            (((int64_t)page * 2 + which) * a.n_kv_heads + kv_head) * (32 * D);
 }
+
+/* The sink is one more key, with value 0. Returns what o is multiplied with. */
+DEVICE float last_factor(const struct attend_in &a, int head, float m, float l)
+{
+    if (a.sinks == NULL)
+        return 1.0f / l;
+    const float sink = a.sinks[head] * LOG2_E, top = fmaxf(m, sink);
+    const float factor = exp2_fast(m - top);
+    return factor / fma_f32(l, factor, exp2_fast(sink - top));
+}
+
+/* ---- prefill: tiles of packed rows --------------------------------------------------------------
+ * Rows of a tile are (token, head) pairs, the G heads of a KV head innermost. */
+
+/* What a block works at; in shared memory, as registers are few. */
+struct tile {
+    const int32_t *table; /* page ids from key `from` */
+    int kv_head, group;
+    int row, n_rows;       /* of the item: first row of the batch; packed rows */
+    int first;             /* first packed row of this tile */
+    int position;          /* of the item's first row */
+    int from, low, high;   /* keys: from of a page, some row sees [low, high) */
+    int all_low, all_high; /* every row sees [all_low, all_high) */
+};
+DEVICE int tile_position(const struct tile &t, int packed)
+{
+    return t.position + packed / t.group;
+}
+DEVICE int tile_head(const struct tile &t, int packed)
+{
+    return t.kv_head * t.group + packed % t.group;
+}
+/* Tiles of `rows` packed rows of a full item: blocks of the grid. */
+static inline __host__ __device__ int tiles_of_item(int group, int rows)
+{
+    return (PREFILL_ITEM_ROWS * group + rows - 1) / rows;
+}
+/* The tile of this block; n_rows 0: none (padding, or behind the item's last row). */
+DEVICE void find_tile(const struct attend_in &a, int rows, struct tile *t)
+{
+    const int group = a.n_heads / a.n_kv_heads;
+    const int n_tiles = tiles_of_item(group, rows);
+    const struct attend_item item = a.items[(int)blockIdx.x / n_tiles];
+    t->kv_head = (int)blockIdx.y;
+    t->group = group;
+    t->row = item.row;
+    t->n_rows = item.n_rows * group;
+    t->first = (n_tiles - 1 - (int)blockIdx.x % n_tiles) * rows;
+    t->position = item.to - item.n_rows;
+    if (item.row < 0 || t->first >= t->n_rows) {
+        t->n_rows = 0;
+        return;
+    }
+    const int end = t->first + rows < t->n_rows ? t->first + rows : t->n_rows;
+    const int position = tile_position(*t, t->first);
+    t->low = a.window > 0 && position + 1 > a.window ? position + 1 - a.window : 0;
+    t->high = tile_position(*t, end - 1) + 1;
+    t->all_low = a.window > 0 ? t->high - a.window : 0;
+    t->all_high = position + 1;
+    t->from = t->low / PAGE_TOKENS * PAGE_TOKENS;
+    t->table = a.pages + (int64_t)a.row_seq[item.row] * a.pages_stride + t->from / PAGE_TOKENS;
+}

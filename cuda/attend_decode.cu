@@ -221,15 +221,6 @@ DEVICE void leave(struct warp_out<D, TILES> *out, const struct softmax_state<D, 
         }
     }
 }
-/* The sink is one more key, with value 0. Returns what o is multiplied with. */
-DEVICE float last_factor(const struct attend_in &a, int head, float m, float l)
-{
-    if (a.sinks == NULL)
-        return 1.0f / l;
-    const float sink = a.sinks[head] * LOG2_E, top = fmaxf(m, sink);
-    const float factor = exp2_fast(m - top);
-    return factor / fma_f32(l, factor, exp2_fast(sink - top));
-}
 DEVICE uint16_t *y_at(const struct attend_in &a, int row, int head)
 {
     return (uint16_t *)a.y + row * a.y_stride + (int64_t)head * a.head_dim;

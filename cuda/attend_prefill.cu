@@ -33,26 +33,11 @@ static_assert(KEYS == WARPS * PAGE_TOKENS, "each warp fetches one page of a bloc
 template <int D> static constexpr int row_tiles = D <= 128 ? 2 : 1;
 template <int D> static constexpr int rows_of = row_tiles<D> * 16 * WARPS;
 
-/* What a block works at; in shared memory, as registers are few. */
-struct tile {
-    const int32_t *table; /* page ids from key `from` */
-    int kv_head, group;
-    int row, n_rows;       /* of the item: first row of the batch; packed rows */
-    int first;             /* first packed row of this tile */
-    int position;          /* of the item's first row */
-    int from, low, high;   /* keys: from of a page, some row sees [low, high) */
-    int all_low, all_high; /* every row sees [all_low, all_high) */
-};
 template <int D>
 static constexpr int shared_bytes = (rows_of<D> + 2 * KEYS) * tile_stride<D> +
                                     (int)sizeof(struct tile);
 static_assert(shared_bytes<128> <= 81 << 10, "two blocks an SM of 163 KB");
 static_assert(shared_bytes<256> <= 99 << 10, "the smallest SM (sm_86, sm_89)");
-DEVICE int tile_position(const struct tile &t, int packed)
-{
-    return t.position + packed / t.group;
-}
-
 /* Q to shared memory, rows behind the last as zeros. */
 template <enum dtype KV, int D>
 DEVICE void load_q(const struct attend_in &a, const struct tile &t, unsigned char *q)
@@ -61,7 +46,7 @@ DEVICE void load_q(const struct attend_in &a, const struct tile &t, unsigned cha
         const int r = at / tile_chunks<D>, chunk = at % tile_chunks<D>, packed = t.first + r;
         uint4 v = make_uint4(0, 0, 0, 0);
         if (packed < t.n_rows) {
-            const int token = packed / t.group, head = t.kv_head * t.group + packed % t.group;
+            const int token = packed / t.group, head = tile_head(t, packed);
             v = ld128((const uint16_t *)a.q + (t.row + token) * a.q_stride + (int64_t)head * D +
                       8 * chunk);
             v = make_uint4(kv_of_bf16<KV>(v.x), kv_of_bf16<KV>(v.y), kv_of_bf16<KV>(v.z),
@@ -211,17 +196,6 @@ DEVICE void values(const unsigned char *v, const probability_tile<D> &p, struct 
             }
         }
 }
-/* The sink is one more key, with value 0. Returns what o is multiplied with; a row that is none
- * (behind the last) may be anything. */
-DEVICE float last_factor(const struct attend_in &a, const struct tile &t, int packed, float m,
-                         float l)
-{
-    if (a.sinks == NULL)
-        return 1.0f / l;
-    const float sink = a.sinks[t.kv_head * t.group + packed % t.group] * LOG2_E;
-    const float top = fmaxf(m, sink), factor = exp2_fast(m - top);
-    return factor / fma_f32(l, factor, exp2_fast(sink - top));
-}
 /* O through this warp's rows of Q's memory, to leave in whole rows. */
 template <int D>
 DEVICE void store(const struct attend_in &a, const struct tile &t, float log2_scale,
@@ -234,8 +208,8 @@ DEVICE void store(const struct attend_in &a, const struct tile &t, float log2_sc
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int r = first + 16 * i + 8 * h + g;
-            const float factor =
-                last_factor(a, t, t.first + r, x.m[i][h] * log2_scale, row_sum(x.l[i][h]));
+            const float factor = last_factor(a, tile_head(t, t.first + r), x.m[i][h] * log2_scale,
+                                             row_sum(x.l[i][h]));
 #pragma unroll
             for (int d = 0; d < D / 8; d++)
                 *(uint32_t *)(void *)(q + tile_at<D>(r, d) + 4 * pair) =
@@ -247,36 +221,10 @@ DEVICE void store(const struct attend_in &a, const struct tile &t, float log2_sc
         const int packed = t.first + r, token = packed / t.group;
         if (packed < t.n_rows)
             st128((uint16_t *)a.y + (t.row + token) * a.y_stride +
-                      (int64_t)(t.kv_head * t.group + packed % t.group) * D + 8 * chunk,
+                      (int64_t)tile_head(t, packed) * D + 8 * chunk,
                   ld128(q + tile_at<D>(r, chunk)));
     }
 }
-/* The tile of this block; n_rows 0: none (padding, or behind the item's last row). */
-template <int D> DEVICE void find_tile(const struct attend_in &a, struct tile *t)
-{
-    const int group = a.n_heads / a.n_kv_heads;
-    const int n_tiles = (PREFILL_ITEM_ROWS * group + rows_of<D> - 1) / rows_of<D>;
-    const struct attend_item item = a.items[(int)blockIdx.x / n_tiles];
-    t->kv_head = (int)blockIdx.y;
-    t->group = group;
-    t->row = item.row;
-    t->n_rows = item.n_rows * group;
-    t->first = (n_tiles - 1 - (int)blockIdx.x % n_tiles) * rows_of<D>;
-    t->position = item.to - item.n_rows;
-    if (item.row < 0 || t->first >= t->n_rows) {
-        t->n_rows = 0;
-        return;
-    }
-    const int end = t->first + rows_of<D> < t->n_rows ? t->first + rows_of<D> : t->n_rows;
-    const int position = tile_position(*t, t->first);
-    t->low = a.window > 0 && position + 1 > a.window ? position + 1 - a.window : 0;
-    t->high = tile_position(*t, end - 1) + 1;
-    t->all_low = a.window > 0 ? t->high - a.window : 0;
-    t->all_high = position + 1;
-    t->from = t->low / PAGE_TOKENS * PAGE_TOKENS;
-    t->table = a.pages + (int64_t)a.row_seq[item.row] * a.pages_stride + t->from / PAGE_TOKENS;
-}
-
 template <enum dtype KV, int D>
 KERNEL(THREADS, 2)
 attend_prefill_kernel(const __grid_constant__ struct attend_in a)
@@ -288,7 +236,7 @@ attend_prefill_kernel(const __grid_constant__ struct attend_in a)
     griddep_wait();
     griddep_launch();
     if (threadIdx.x == 0)
-        find_tile<D>(a, &t);
+        find_tile(a, rows_of<D>, &t);
     block_sync();
     if (t.n_rows == 0)
         return;
@@ -344,7 +292,7 @@ template <enum dtype KV, int D>
 static cudaError_t start(const struct launch *launch, const struct attend_in *op)
 {
     const int group = op->n_heads / op->n_kv_heads;
-    const int n_tiles = (PREFILL_ITEM_ROWS * group + rows_of<D> - 1) / rows_of<D>;
+    const int n_tiles = tiles_of_item(group, rows_of<D>);
     return LAUNCH((attend_prefill_kernel<KV, D>),
                   dim3((unsigned)(op->n_items * n_tiles), (unsigned)op->n_kv_heads), THREADS,
                   shared_bytes<D>, launch->stream, launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, *op);
@@ -364,6 +312,8 @@ static const struct instance instances[] = { INSTANCES(DTYPE_BF16), INSTANCES(DT
 
 cudaError_t attend_prefill(const struct launch *launch, const struct attend_in *op)
 {
+    if (attend_wgmma_fits(op, launch->device))
+        return attend_wgmma(launch, op);
     for (const struct instance &i : instances)
         if (i.kv == op->kv_dtype && i.head_dim == op->head_dim)
             return i.start(launch, op);

@@ -258,6 +258,9 @@ int32_t attend_prefill_items_max(int32_t rows_max);
 bool attend_fits(int32_t head_dim, int32_t n_heads, int32_t n_kv_heads, enum dtype kv_dtype);
 cudaError_t attend_decode(const struct launch *launch, const struct attend_in *op);
 cudaError_t attend_prefill(const struct launch *launch, const struct attend_in *op);
+/* The form of prefill for sm_90a, which attend_prefill starts where it fits. */
+bool attend_wgmma_fits(const struct attend_in *op, const struct device_info *device);
+cudaError_t attend_wgmma(const struct launch *launch, const struct attend_in *op);
 
 /* ---- sampling (sample.cu): sampler.h's arithmetic ------------------------------------------------
  */

@@ -248,9 +248,8 @@ struct launched {
     std::vector<uint16_t> y;
     int32_t n_decode, n_prefill, n_split_max;
 };
-typedef cudaError_t prefill_fn(const struct launch *launch, const struct attend_in *op);
 
-static struct launched world_run(struct world &w, prefill_fn *prefill)
+static struct launched world_run(struct world &w)
 {
     const struct shape &s = w.shape;
     const size_t rows = (size_t)w.n_rows + PADDING_ROWS;
@@ -320,7 +319,7 @@ static struct launched world_run(struct world &w, prefill_fn *prefill)
     if (plan.n_prefill > 0) {
         in.items = prefill_items.data();
         in.n_items = plan.n_prefill + 1;
-        CUDA(prefill(&harness.launch, &in));
+        CUDA(attend_prefill(&harness.launch, &in));
     }
     out.y = y.read();
     (void)partial.read(); /* guards */
@@ -360,11 +359,11 @@ static void reseed(uint64_t seed)
     (void)seed;
 #endif
 }
-static void test_shape(const struct shape &s, prefill_fn *prefill)
+static void test_shape(const struct shape &s)
 {
     EXPECT(attend_fits(s.head_dim, s.n_heads, s.n_kv_heads, s.kv), "does not fit");
     struct world w = world_make(s, 77);
-    const struct launched first = world_run(w, prefill);
+    const struct launched first = world_run(w);
     check_numbers(w, first.y);
     int32_t alone = 0;
     for (const rows_of_seq &seq : s.seqs)
@@ -375,7 +374,7 @@ static void test_shape(const struct shape &s, prefill_fn *prefill)
         EXPECT(first.n_split_max > 1, "no split: the merge was not tested");
     for (uint64_t seed = 5; seed < 7; seed++) {
         reseed(seed);
-        EXPECT(world_run(w, prefill).y == first.y, "other bits at seed %d", (int)seed);
+        EXPECT(world_run(w).y == first.y, "other bits at seed %d", (int)seed);
     }
     reseed(1);
 }
@@ -388,7 +387,7 @@ static void test_company(void)
         0,      0.0f, false, 64, { { 299, 1 }, { 5, 1 }, { 130, 20 }, { 64, 1 }, { 70, 1 } }
     };
     struct world w = world_make(many, 3);
-    const std::vector<uint16_t> all = world_run(w, attend_prefill).y;
+    const std::vector<uint16_t> all = world_run(w).y;
     const size_t cols = (size_t)(many.n_heads * many.head_dim);
     for (size_t i = 0; i < w.seqs.size(); i++) {
         struct world one = w;
@@ -404,7 +403,7 @@ static void test_company(void)
                         &one.q[(size_t)(r * w.q_stride)]);
         }
         std::copy_n(&w.pages[i * (size_t)w.pages_stride], w.pages_stride, &one.pages[0]);
-        const std::vector<uint16_t> y = world_run(one, attend_prefill).y;
+        const std::vector<uint16_t> y = world_run(one).y;
         for (int32_t r = 0; r < seq.n_rows; r++)
             EXPECT(std::equal(&y[(size_t)(r * w.y_stride)], &y[(size_t)(r * w.y_stride)] + cols,
                               &all[(size_t)((seq.first_row + r) * w.y_stride)]),
@@ -584,6 +583,8 @@ static const struct shape prefill_shapes[] = {
       0,
       { { 0, 128 }, { 16, 129 }, { 62, 9 } } },
     { "after 1000 keys", 64, 2, 1, DTYPE_F16, 0, 0, false, 0, { { 1000, 9 } } },
+    { "after 1000 keys", 128, 2, 1, DTYPE_BF16, 0, 0, true, 0, { { 1000, 9 }, { 500, 100 } } },
+    { "after 500 keys", 256, 2, 1, DTYPE_BF16, 0, 0, false, 0, { { 500, 70 } } },
     { "window 1", 64, 4, 2, DTYPE_BF16, 1, 0, false, 0, chunks },
     { "window 17", 64, 2, 1, DTYPE_BF16, 17, 0, false, 0, { { 131, 150 }, { 32, 2 }, { 62, 9 } } },
     { "window 113", 64, 2, 1, DTYPE_BF16, 113, 0, false, 0, { { 128, 2 } } },
@@ -602,24 +603,48 @@ static const struct shape prefill_shapes[] = {
       { { 90, 1 }, { 3, 40 }, { 7, 1 }, { 0, 3 } } },
 };
 
+static const struct shape one_chunk = { "one chunk", 64, 2,     2, DTYPE_BF16,
+                                        0,           0,  false, 0, { { 0, 300 } } };
+static bool wgmma_fits(const struct shape &s)
+{
+    struct attend_in in = {};
+    in.head_dim = s.head_dim;
+    in.kv_dtype = s.kv;
+    return attend_wgmma_fits(&in, &harness.device);
+}
+
 int main(int argc, char **argv)
 {
     harness_init(argc, argv);
     for (const struct shape &s : decode_shapes)
         CASE("decode %s: head_dim=%d heads=%d/%d window=%d", s.what, s.head_dim, s.n_heads,
              s.n_kv_heads, s.window)
-    test_shape(s, attend_prefill);
-    for (const struct shape &s : prefill_shapes)
-        CASE("prefill %s: head_dim=%d heads=%d/%d window=%d", s.what, s.head_dim, s.n_heads,
-             s.n_kv_heads, s.window)
-    test_shape(s, attend_prefill);
-    for (const struct shape &s : { decode_shapes[0], prefill_shapes[7] })
-        CASE("%s behind a kernel that writes its q and pages", s.what)
-        {
-            behind_kernel = true;
-            test_shape(s, attend_prefill);
-            behind_kernel = false;
+    test_shape(s);
+    const bool wgmma = harness.device.wgmma;
+    for (const bool use : { false, true }) {
+        harness.device.wgmma = use;
+        for (const struct shape &s : prefill_shapes) {
+            if (use && (!wgmma || !wgmma_fits(s)))
+                continue;
+            CASE("prefill %s: head_dim=%d heads=%d/%d window=%d%s", s.what, s.head_dim, s.n_heads,
+                 s.n_kv_heads, s.window, use ? " wgmma" : "")
+            test_shape(s);
         }
+        if (!use || wgmma)
+            CASE("prefill behind a kernel that writes q and pages%s", use ? " wgmma" : "")
+            {
+                behind_kernel = true;
+                test_shape(one_chunk);
+                behind_kernel = false;
+            }
+    }
+    harness.device.wgmma = wgmma;
+    CASE("decode behind a kernel that writes q and pages")
+    {
+        behind_kernel = true;
+        test_shape(decode_shapes[0]);
+        behind_kernel = false;
+    }
     CASE("a fixed chunk gives a row its bits whatever the batch") test_company();
     for (const int32_t n_sms : { 1, 132 })
         for (const int32_t ctx : { 40, 3000, 131072 })
