@@ -12,6 +12,8 @@ enum kind {
     TIES,      /* multiples of one half */
     NARROW,    /* differences of some ulps: one bin holds everything */
     TAIL,      /* one far above the others: what top_k looks for is in the last bin */
+    SLOPE,     /* even steps: small bins, whose borders a histogram in whole units misses */
+    ZEROS,     /* 0, -0 and -1 */
     CONSTANT,  /* all equal */
     HUGE_SPAN, /* from -3e38 to 3e38 */
     HOLES,     /* some -infinity and NaN */
@@ -20,9 +22,9 @@ enum kind {
     NOTHING,   /* NaN and -infinity alone */
     KINDS
 };
-static const char *const kind_names[KINDS] = { "wide",     "ties",      "narrow", "tail",
-                                               "constant", "huge span", "holes",  "infinite",
-                                               "one left", "nothing" };
+static const char *const kind_names[KINDS] = { "wide",  "ties",     "narrow",   "tail",
+                                               "slope", "zeros",    "constant", "huge span",
+                                               "holes", "infinite", "one left", "nothing" };
 
 static std::vector<float> make_logits(struct random_numbers &random, enum kind kind, int vocab)
 {
@@ -37,6 +39,10 @@ static std::vector<float> make_logits(struct random_numbers &random, enum kind k
             v = 10.0f + (float)random.below(3000) * 0x1p-20f;
         else if (kind == TAIL)
             v = random.uniform();
+        else if (kind == SLOPE)
+            v = -0.02f * (float)random.below(1600);
+        else if (kind == ZEROS)
+            v = random.below(3) == 0 ? -1.0f : random.below(2) ? 0.0f : -0.0f;
         else if (kind == CONSTANT)
             v = -1.25f;
         else if (kind == HUGE_SPAN)
@@ -49,8 +55,6 @@ static std::vector<float> make_logits(struct random_numbers &random, enum kind k
             v = -INFINITY;
         else if (kind == NOTHING)
             v = random.below(2) ? NAN : -INFINITY;
-        if (random.below(16) == 0 && v == 0.0f)
-            v = -0.0f;
     }
     if (kind == TAIL)
         x[(size_t)random.below(vocab)] = 100.0f;
@@ -115,7 +119,9 @@ static void make_request(struct random_numbers &random, int vocab, struct reques
 {
     static const float temperatures[] = { 0.0f, 9e-6f, 1e-5f, 0.3f, 0.7f,
                                           1.0f, 1.0f,  1.5f,  5.0f, 100.0f };
-    static const float top_ps[] = { 1.0f, 1.0f, 0.95f, 0.9f, 0.5f, 0.1f, 1e-7f, 0.0f, 0.999999f };
+    static const float top_ps[] = {
+        1.0f, 1.0f, 0.95f, 0.9f, 0.5f, 0.1f, 0.0f, 0.999999f, 0.9999999f
+    };
     static const float min_ps[] = { 0.0f, 0.0f, 0.05f, 0.3f, 1.0f, 1e-6f, 1.5f };
     const int top_ks[] = { 0, -1, 1, 2, 5, 40, vocab / 2, vocab - 1, vocab, vocab + 5 };
     static const int n_tops[] = { -1, -1, 0, 1, 5, SAMPLE_TOP_MAX };
