@@ -182,7 +182,7 @@ DEVICE void mma_fold(float (&sums)[M * N][4], float (&group)[M * N][4], const ui
  *
  * WHOLE: groups of 128, known to the compiler. M x N tiles of 16 x 8 a warp. */
 template <int BITS, enum codes CODES, bool WHOLE, int M, int N>
-KERNEL(TILE_THREADS, 2)
+KERNEL(TILE_THREADS, TILE_BLOCKS(M *N * 8))
 gemm_mma_tile(const __grid_constant__ struct tile_args a)
 {
     constexpr int TOKENS = M * N * 8;
@@ -212,7 +212,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
     for (int i = 0; i < M * N * 4; i++)
         sums[i / 4][i % 4] = group[i / 4][i % 4] = 0.0f;
     struct mma_fragments<M, N> f;
-    unsigned char *const ring_last = ring + (a.stages - 1) * a.stage_bytes, *stage = ring_last;
+    unsigned char *stage = ring + a.last_stage;
 
     /* To the stage of `block`: it has landed, the one before is free and gets what comes next. */
     const auto enter = [&](int block) {
@@ -223,7 +223,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
             tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, stage + x_at);
         }
         cp_async_commit();
-        stage = stage == ring_last ? ring : stage + a.stage_bytes;
+        stage = stage == ring + a.last_stage ? ring : stage + a.stage_bytes;
     };
     /* What step 0..7 of this stage needs. */
     const auto load = [&](int step) {

@@ -23,15 +23,17 @@
  *   grid and warps as gemm_mma.cu: (tokens / 64, pairs of strips, splits), 8 warps of 32 x 32;
  *   rows <= 32: 8 warps of 16 x 32. Stages of the ring end with
  *
- *     x [tokens][128 B] | x_sum [tokens][4] (zeros only) | x_scale [tokens] */
+ *     x [tokens][128 B] | x_scale [tokens]
+ *     x [tokens][128 B] | [tokens] of x_sum[4], x_scale, 12 bytes of nothing      with zeros */
 #include "cuda/dequant.cuh"
 #include "cuda/gemm_tile.cuh"
 
 enum {
-    S8_X_BYTES = TILE_K,         /* of a token in a stage */
-    S8_STEPS = TILE_K / 32,      /* of a stage: one MMA deep */
-    S8_SUM_BYTES = S8_STEPS * 4, /* of a token, when there are zeros */
-    S8_ORIGIN = 0x4b400000,      /* 1.5 * 2^23 */
+    S8_X_BYTES = TILE_K,    /* of a token in a stage */
+    S8_STEPS = TILE_K / 32, /* of a stage: one MMA deep */
+    S8_TOKEN_BYTES = 32,    /* of a token, with zeros: 4 sums, the scale, nothing */
+    S8_SCALE_AT = 16,
+    S8_ORIGIN = 0x4b400000, /* 1.5 * 2^23 */
 };
 static_assert(16 * 8 * 128 * TILE_K < 1 << 22,
               "int4: a group's sum leaves the float's exponent alone");
@@ -42,16 +44,16 @@ static_assert(128 * 128 * TILE_K < 1 << 22, "int8: likewise");
 
 /* Scales (and sums) of x, a token a thread. */
 template <bool ZEROS, int TOKENS>
-DEVICE void s8_fetch_scales(const struct tile_args &a, int block, unsigned char *stage_sums)
+DEVICE void s8_fetch_scales(const struct tile_args &a, int block, unsigned char *stage_tokens)
 {
     const int token = (int)threadIdx.x, row = (int)blockIdx.x * TOKENS + token;
     if (token >= TOKENS)
         return;
     const int64_t chunk = (int64_t)row * a.blocks + block;
-    unsigned char *scales = stage_sums + (ZEROS ? TOKENS * S8_SUM_BYTES : 0);
+    unsigned char *to = stage_tokens + token * (ZEROS ? S8_TOKEN_BYTES : 4);
     if (ZEROS)
-        cp_async16(stage_sums + token * S8_SUM_BYTES, a.x_sum + chunk * S8_STEPS, row < a.rows);
-    cp_async4(scales + token * 4, a.x_scale + chunk, row < a.rows);
+        cp_async16(to, a.x_sum + chunk * S8_STEPS, row < a.rows);
+    cp_async4(ZEROS ? to + S8_SCALE_AT : to, a.x_scale + chunk, row < a.rows);
 }
 
 /* ---- fragments ----------------------------------------------------------------------------------
@@ -62,14 +64,14 @@ struct s8_lane {
     int weights; /* its 16 bytes of atom 0 of the warp's first unit */
     int scales;  /* its row pair's scale of group 0 */
     int x, x_piece;
-    int sums, x_scales; /* of its first token pair: tokens 2q, 2q + 1 */
+    int pair; /* what is kept of tokens 2q, 2q + 1 of its first tile */
 };
 template <bool ZEROS, int M, int N> DEVICE struct s8_lane s8_lane_of(const struct tile_args &a)
 {
     constexpr int TOKENS = M * N * 8;
     const int lane = lane_id(), matrix = lane / 8;
     const int warp_m = warp_id() % (TILE_WARPS / M), warp_n = warp_id() / (TILE_WARPS / M);
-    const int x_at = 8 * a.unit_bytes, sums_at = x_at + TOKENS * S8_X_BYTES;
+    const int x_at = 8 * a.unit_bytes;
     const int token = warp_n * N * 8 + lane % 8 + matrix / 2 * 8,
               pair = warp_n * N * 8 + lane % 4 * 2;
     struct s8_lane at;
@@ -77,8 +79,7 @@ template <bool ZEROS, int M, int N> DEVICE struct s8_lane s8_lane_of(const struc
     at.scales = warp_m * M * a.unit_bytes + lane / 4 * 4;
     at.x = x_at + token * S8_X_BYTES;
     at.x_piece = (matrix % 2 ^ lane % 8) * 16;
-    at.sums = sums_at + pair * S8_SUM_BYTES;
-    at.x_scales = sums_at + (ZEROS ? TOKENS * S8_SUM_BYTES : 0) + pair * 4;
+    at.pair = x_at + TOKENS * S8_X_BYTES + pair * (ZEROS ? S8_TOKEN_BYTES : 4);
     return at;
 }
 
@@ -193,10 +194,9 @@ DEVICE void s8_take_zeros(float (&sums)[M * N][4], const struct s8_fragments<M, 
     for (int n = 0; n < N; n++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const int32_t *x_sums =
-                (const int32_t *)(const void *)(stage + at.sums + (n * 8 + i) * S8_SUM_BYTES);
-            const float x = *(const float *)(const void *)(stage + at.x_scales + (n * 8 + i) * 4) *
-                            s8_sum(x_sums, step, group_steps);
+            const unsigned char *token = stage + at.pair + (n * 8 + i) * S8_TOKEN_BYTES;
+            const float x = *(const float *)(const void *)(token + S8_SCALE_AT) *
+                            s8_sum((const int32_t *)(const void *)token, step, group_steps);
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 sums[m * N + n][i] = fma_f32(low[m], x, sums[m * N + n][i]);
@@ -230,21 +230,22 @@ DEVICE void s8_fold(float (&sums)[M * N][4], int32_t (&group)[M * N][4],
 
 /* ---- the kernel ---------------------------------------------------------------------------------
  *
- * WHOLE: groups of 128, known to the compiler. M x N tiles of 16 x 8 a warp. */
+ * WHOLE: groups of 128, known to the compiler. M x N tiles of 16 x 8 a warp. Smaller groups of 64
+ * tokens: one block an SM, because folds in every step want more than 128 registers. */
 template <int BITS, bool ZEROS, bool WHOLE, int M, int N>
-KERNEL(TILE_THREADS, 2)
+KERNEL(TILE_THREADS, WHOLE || M == 1 ? TILE_BLOCKS(M * N * 8) : 1)
 gemm_s8_tile(const __grid_constant__ struct tile_args a)
 {
     constexpr int TOKENS = M * N * 8;
     SHARED(ring);
-    const int x_at = 8 * a.unit_bytes, sums_at = x_at + TOKENS * S8_X_BYTES;
+    const int x_at = 8 * a.unit_bytes, tokens_at = x_at + TOKENS * S8_X_BYTES;
     const int group_steps = WHOLE ? S8_STEPS : a.group_steps;
     const int from = tile_split_from(a, (int)blockIdx.z);
     const int to = tile_split_from(a, (int)blockIdx.z + 1);
     struct tile_fetch fetch = tile_fetch_of<S8_X_BYTES>(a, TOKENS, from);
     const auto fetch_x = [&](int block, unsigned char *stage) {
         tile_fetch_x<TOKENS, S8_X_BYTES>(a, fetch, stage + x_at);
-        s8_fetch_scales<ZEROS, TOKENS>(a, block, stage + sums_at);
+        s8_fetch_scales<ZEROS, TOKENS>(a, block, stage + tokens_at);
     };
 
     /* Fill the ring: weights before the wait for the kernel that makes x. */
@@ -266,7 +267,7 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
         group[i / 4][i % 4] = S8_ORIGIN;
     }
     struct s8_fragments<M, N> f;
-    unsigned char *const ring_last = ring + (a.stages - 1) * a.stage_bytes, *stage = ring_last;
+    unsigned char *stage = ring + a.last_stage;
 
     /* To the stage of `block`: it has landed, the one before is free and gets what comes next. */
     const auto enter = [&](int block) {
@@ -277,15 +278,16 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
             fetch_x(block + a.stages - 1, stage);
         }
         cp_async_commit();
-        stage = stage == ring_last ? ring : stage + a.stage_bytes;
+        stage = stage == ring + a.last_stage ? ring : stage + a.stage_bytes;
     };
     const auto load_x_scales = [&] {
+        const unsigned char *pair = stage + at.pair + (ZEROS ? S8_SCALE_AT : 0);
 #pragma unroll
         for (int n = 0; n < N; n++)
 #pragma unroll
             for (int i = 0; i < 2; i++)
-                x_scales[n][i] =
-                    *(const float *)(const void *)(stage + at.x_scales + (n * 8 + i) * 4);
+                x_scales[n][i] = *(
+                    const float *)(const void *)(pair + (n * 8 + i) * (ZEROS ? S8_TOKEN_BYTES : 4));
     };
 
     enter(from);
@@ -357,7 +359,7 @@ static const struct instance *instance_of(const struct f64_kind *kind)
 }
 static struct tile_plan plan_of(const struct gemm_op *op, const struct device_info *device)
 {
-    const int32_t x_bytes = S8_X_BYTES + 4 + (op->w.kind.zeros ? S8_SUM_BYTES : 0);
+    const int32_t x_bytes = S8_X_BYTES + (op->w.kind.zeros ? S8_TOKEN_BYTES : 4);
     return tile_plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits,
                         op->rows <= 32 ? 32 : 64, x_bytes, 0, device);
 }

@@ -31,6 +31,14 @@ enum {
      * fragment (8 rows apart in banks) and its 8 outputs fall on 32 banks */
     TILE_OUT_STRIDE = TILE_OUTS + 4,
 };
+/* Blocks an SM that registers leave room for: two, of 128 each. Where an SM has 100 KB of shared
+ * memory the ring of 64 tokens lets one block in, which then may have 255. */
+#if defined(__CUDA_ARCH__) &&                                                                      \
+    (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
+#define TILE_BLOCKS(tokens) ((tokens) == 64 ? 1 : 2)
+#else
+#define TILE_BLOCKS(tokens) 2
+#endif
 static_assert(2 * TILE_OUT_STRIDE % 32 == 8,
               "fragment stores of the way out have no bank conflicts");
 
@@ -50,6 +58,7 @@ struct tile_args {
     struct gemm_out out;
     bool out_wide; /* four outputs of a row are one aligned store */
     int32_t stages, stage_bytes, splits;
+    int32_t last_stage; /* where it is in the ring */
     float *partial;
     uint32_t *tickets;
     uint16_t table[16];
@@ -444,6 +453,7 @@ static inline struct tile_args tile_args_of(const struct gemm_op *op, struct til
     a.out_wide = (uintptr_t)op->out.y % wide == 0 && op->out.stride % 4 == 0;
     a.stages = plan->stages;
     a.stage_bytes = plan->stage_bytes;
+    a.last_stage = (plan->stages - 1) * plan->stage_bytes;
     a.splits = plan->splits;
     a.partial = op->partial;
     a.tickets = op->tickets;
