@@ -47,6 +47,7 @@ enum {
     CHUNK = 32,
     STAGED_STRIDE = F64_STRIP_ROWS + 4, /* fragments are written without bank conflicts */
     STAGED_BYTES = CHUNK * STAGED_STRIDE * 4,
+    W_STAGES_MIN = 3, /* if there is room: weights come from far, tokens out of L2 */
     W_STAGES_MAX = 8,
     X_PANELS_MAX = 16,
     N_BARRIERS = 2 * (W_STAGES_MAX + X_PANELS_MAX),
@@ -239,8 +240,7 @@ DEVICE void feed_tokens(const struct wgmma_args &a, unsigned char *memory, const
 /* ---- multiplying --------------------------------------------------------------------------------
  */
 
-/* What consumers keep through their segments. */
-struct consumer {
+struct consumer { /* through its segments */
     struct barriers b;
     unsigned char *memory;
     const uint32_t *pairs;
@@ -683,8 +683,8 @@ static void plan_splits(struct tile_plan *p, const struct gemm_op *op,
     p->grid = units < device->n_sms ? (int32_t)units : device->n_sms;
 }
 
-/* Rings: as many blocks of 128 k as there is room for, then panels, then stages. Returns the bytes
- * of shared memory; 0: not enough. */
+/* Rings: as many blocks of 128 k as there is room for, then some stages, panels, stages. Returns
+ * the bytes of shared memory; 0: not enough. */
 static int32_t plan_shared(struct wgmma_args *args, int32_t tokens,
                            const struct device_info *device)
 {
@@ -696,6 +696,8 @@ static int32_t plan_shared(struct wgmma_args *args, int32_t tokens,
     }
     args->n_w = n;
     args->n_x = n * PANELS;
+    for (; args->n_w < W_STAGES_MIN && left >= stage; left -= stage)
+        args->n_w++;
     for (; args->n_x < X_PANELS_MAX && left >= panel; left -= panel)
         args->n_x++;
     for (; args->n_w < W_STAGES_MAX && left >= stage; left -= stage)
