@@ -460,6 +460,7 @@ void hostcuda_each_kernel(void (*fn)(const char *name, long launches, void *cont
 }
 static void print_counters(void)
 {
+    fprintf(stderr, "hostcuda_calls=%ld\n", n_calls);
     fprintf(stderr, "%-48s %8s %12s %12s %12s %12s %12s\n", "kernel", "launches", "ldg_stream",
             "cp_async", "bulk_copy", "shared", "conflicts");
     for (const hc_kernel_count &k : kernels)
