@@ -214,8 +214,8 @@ bool gemm_small_fits(const struct gemm_op *op, const struct device_info *device)
     }
     const struct plan plan = plan_of(&op->w, op->rows, item_tiles_of(op), op->splits, device);
     const size_t bytes = instance_of(kind, plan.tiles, device)->shared_bytes;
-    return bytes <= (size_t)device->shared_bytes &&
-           (plan.splits == 1 || plan.n_items <= GEMM_TICKETS);
+    return bytes <= (size_t)device->shared_bytes && plan.n_items < 1 << 16 &&
+           plan.grid / plan.splits < 1 << 12 && (plan.splits == 1 || plan.n_items <= GEMM_TICKETS);
 }
 
 size_t gemm_small_workspace(const struct f64_matrix *w, int32_t rows,
@@ -255,6 +255,7 @@ cudaError_t gemm_small(const struct launch *launch, const struct gemm_op *op)
     a.x = (const uint16_t *)op->x;
     a.x_stride = op->x_stride;
     a.norm = op->norm;
+    a.one_nth = 1.0f / (float)op->w.n_in;
     a.out = op->out;
     a.is_qkv = op->qkv != NULL;
     if (a.is_qkv)

@@ -117,26 +117,31 @@ DEVICE void unit_read(unit_codes<BITS, ZERO, FINE> &c, const struct small_args &
             c.zero[i] = *(const uint32_t *)(own + (FINE ? a.zero_at[i] : AT + 32));
     }
 }
-/* The A fragment of k16 tile `tile`; `zero` of its group. */
-template <int BITS, int ZERO, bool FINE>
+/* The A fragment of k16 tile `tile`; z of its group, `zero` where zeros are fractions. */
+template <int BITS, int ZERO, bool FINE, class zeros>
 DEVICE void unit_fragment(uint32_t (&w)[4], const unit_codes<BITS, ZERO, FINE> &c, int tile,
-                          uint32_t zero, const uint32_t *pairs)
+                          const zeros &z, uint32_t zero, const uint32_t *pairs)
 {
-    if constexpr (ZERO == ZERO_TABLE) {
+    if constexpr (ZERO == ZERO_TABLE)
         dequant_table(w, c.word[tile], pairs);
-    } else if constexpr (BITS == 4) {
-        dequant4(w, c.word[tile],
-                 ZERO == ZERO_SYMMETRIC ? zeros4_symmetric()
-                 : ZERO == ZERO_WHOLE   ? zeros4_of(zero)
-                                        : zeros4_none());
-    } else {
-        dequant8(w, c.word[2 * tile], c.word[2 * tile + 1],
-                 ZERO == ZERO_SYMMETRIC ? zeros8_symmetric()
-                 : ZERO == ZERO_WHOLE   ? zeros8_of(zero)
-                                        : zeros8_none());
-    }
-    if (ZERO == ZERO_FRACTION)
+    else if constexpr (BITS == 4)
+        dequant4(w, c.word[tile], z);
+    else
+        dequant8(w, c.word[2 * tile], c.word[2 * tile + 1], z);
+    if constexpr (ZERO == ZERO_FRACTION)
         subtract_zeros(w, zero);
+}
+/* Once a group. */
+template <int BITS, int ZERO> DEVICE auto unit_zeros(uint32_t zero)
+{
+    if constexpr (BITS == 4)
+        return ZERO == ZERO_SYMMETRIC ? zeros4_symmetric()
+               : ZERO == ZERO_WHOLE   ? zeros4_of(zero)
+                                      : zeros4_none();
+    else
+        return ZERO == ZERO_SYMMETRIC ? zeros8_symmetric()
+               : ZERO == ZERO_WHOLE   ? zeros8_of(zero)
+                                      : zeros8_none();
 }
 template <int BITS, int ZERO, int TILES, bool FINE>
 DEVICE void unit_multiply(float (&acc)[TILES][4], const unit_codes<BITS, ZERO, FINE> &c,
@@ -145,6 +150,7 @@ DEVICE void unit_multiply(float (&acc)[TILES][4], const unit_codes<BITS, ZERO, F
     constexpr int GROUPS = unit_codes<BITS, ZERO, FINE>::GROUPS;
 #pragma unroll
     for (int group = 0; group < GROUPS; group++) {
+        const auto z = unit_zeros<BITS, ZERO>(c.zero[group]);
         float sum[TILES][4];
 #pragma unroll
         for (int t = 0; t < TILES; t++)
@@ -153,7 +159,7 @@ DEVICE void unit_multiply(float (&acc)[TILES][4], const unit_codes<BITS, ZERO, F
         for (int i = 0; i < 8 / GROUPS; i++) {
             const int tile = group * (8 / GROUPS) + i;
             uint32_t w[4];
-            unit_fragment(w, c, tile, c.zero[group], pairs);
+            unit_fragment(w, c, tile, z, c.zero[group], pairs);
 #pragma unroll
             for (int t = 0; t < TILES; t++)
                 mma_f16(sum[t], w, x[tile][t][0], x[tile][t][1]);
@@ -179,13 +185,14 @@ struct share {
 };
 DEVICE struct share share_of(const struct small_args &a)
 {
-    const int n = (int)gridDim.x / a.splits, block = (int)blockIdx.x / a.splits;
+    const uint32_t splits = (uint32_t)a.splits, n = gridDim.x / splits, block = blockIdx.x / splits;
+    const uint32_t items = (uint32_t)a.n_items; /* below 2^16 (fits), blocks below 2^12 */
     struct share s;
-    s.split = (int)blockIdx.x % a.splits;
+    s.split = (int)(blockIdx.x - block * splits);
     s.k_from = a.blocks * s.split / a.splits;
     s.k_to = a.blocks * (s.split + 1) / a.splits;
-    s.item_from = (int)((int64_t)a.n_items * block / n);
-    s.n_items = (int)((int64_t)a.n_items * (block + 1) / n) - s.item_from;
+    s.item_from = (int)(items * block / n);
+    s.n_items = (int)(items * (block + 1) / n) - s.item_from;
     return s;
 }
 /* This warp's units of one tile: the sums over their inputs. */
@@ -227,7 +234,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
         small_shared_of<small_layout<BITS, ZERO, TILES, FINE, BULK>>(memory);
     const int thread = (int)threadIdx.x, warp = warp_id();
     const struct share share = share_of(a);
-    const int n_steps = share.n_items * a.item_tiles;
+    const int pair = a.item_tiles - 1; /* 1: an item is two tiles */
+    const int n_steps = share.n_items << pair;
 
     /* Tiles, barriers and the first weights. */
     struct stream stream;
@@ -240,8 +248,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     stream.parity = 0;
     stream.first_at = (share.k_from + warp) * 4 * a.unit_bytes;
     if (thread < n_steps)
-        sh.steps[thread] =
-            item_step(a, share.item_from + thread / a.item_tiles, thread % a.item_tiles);
+        sh.steps[thread] = item_step(a, share.item_from + (thread >> pair), thread & pair);
     if (BULK && thread < SMALL_WARPS * S::STAGES) {
         mbar_init(&sh.bars[thread], 1);
         mbar_init_fence();
@@ -262,8 +269,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     rows_scan<TILES>(a, sh.tokens, (struct scan *)(void *)sh.sums, share.k_from * F64_UNIT_COLS,
                      inputs_to < a.n_in ? inputs_to : a.n_in);
     uint32_t x[S::UNITS][8][TILES][2];
-    inputs_load<TILES>(x, a, sh.tokens, (unsigned char *)sh.sums + warp * (TILES * 1024),
-                       (share.k_from + warp) * F64_UNIT_COLS, stream.n_units);
+    inputs_load<TILES, S::PIECES>(x, a, sh.tokens, (unsigned char *)sh.sums + warp * S::STAGING,
+                                  (share.k_from + warp) * F64_UNIT_COLS, stream.n_units);
     block_sync(); /* the staging area becomes sums */
 
     /* Tiles. With splits two more rounds, for the tickets of the last. */
@@ -271,7 +278,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
 #pragma unroll
     for (int j = 0; j < S::EACH; j++)
         first[j] = 0.0f;
-    const int tile_from = share.item_from * a.item_tiles;
+    const int tile_from = share.item_from << pair;
     const int rounds = n_steps + (a.splits > 1 ? 2 : 0);
 #pragma unroll 1
     for (int step = 0; step < rounds; step++) {
@@ -288,9 +295,9 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
         block_sync();
         /* Output: of this tile's item, or of the one whose ticket two tiles ago was the last. */
         const int done = a.splits == 1 ? step : step - 2;
-        const bool ends = done >= 0 && (done + 1) % a.item_tiles == 0 &&
-                          (a.splits == 1 || sh.last[done & 1] != 0);
-        const int tile = tile_from + done + 1 - a.item_tiles; /* the item's first */
+        const bool ends =
+            done >= 0 && (done & pair) == pair && (a.splits == 1 || sh.last[done & 1] != 0);
+        const int tile = tile_from + done - pair; /* the item's first */
 #pragma unroll
         for (int j = 0; j < S::EACH; j++) {
             const int i = thread + j * SMALL_THREADS;
@@ -303,23 +310,23 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
                     w *= sh.tokens[out_token(i)].scale;
                 }
                 if (a.splits == 1) {
-                    v = a.item_tiles == 2 ? first[j] : w;
+                    v = pair != 0 ? first[j] : w;
                     first[j] = w;
                 } else {
                     if (step < n_steps && out_token(i) < a.rows)
                         partial_at(a, share.split, tile_from + step, S::OUTS)[i] = w;
                     if (ends && out_token(i) < a.rows) {
                         v = partial_sum(a, tile, S::OUTS, i);
-                        w = a.item_tiles == 2 ? partial_sum(a, tile + 1, S::OUTS, i) : 0.0f;
+                        w = pair != 0 ? partial_sum(a, tile + 1, S::OUTS, i) : 0.0f;
                     }
                 }
                 if (ends)
-                    item_out(a, sh.places, &sh.steps[done + 1 - a.item_tiles], i, v, w);
+                    item_out(a, sh.places, &sh.steps[done - pair], i, v, w);
             }
         }
         const int written = step - 1;
         if (a.splits > 1 && thread == SMALL_THREADS - 1 && written >= 0 && written < n_steps &&
-            (written + 1) % a.item_tiles == 0)
-            item_ticket(a, (tile_from + written) / a.item_tiles, &sh.last[written & 1]);
+            (written & pair) == pair)
+            item_ticket(a, (tile_from + written) >> pair, &sh.last[written & 1]);
     }
 }

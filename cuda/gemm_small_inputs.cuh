@@ -57,7 +57,7 @@ DEVICE struct scan scan_part(const struct small_args &a, int row, int from, int 
                              bool mean_pass)
 {
     struct scan s = { 0, 0, 0, 0 };
-#pragma unroll 2
+#pragma unroll 4
     for (int k = from + lane_id() * 8; k < to; k += 256) {
         float x[8], v[8] = { 1, 1, 1, 1, 1, 1, 1, 1 };
         chunk_floats(x, x_chunk(a, row, k));
@@ -89,7 +89,7 @@ DEVICE struct token token_of(const struct small_args &a, struct scan s, float me
 {
     float factor = 1.0f;
     if (a.norm.gain != NULL)
-        factor = rsqrt_fast(s.sum / (float)a.n_in + a.norm.epsilon);
+        factor = rsqrt_fast(s.sum * a.one_nth + a.norm.epsilon);
     const float most = fma_f32(s.most, factor, s.bias);
     int e = (int)(f32_bits(most) >> 23); /* most in [2^(e-127), 2^(e-126)) */
     e = most == 0.0f ? 135 : e < 9 ? 9 : e > 254 ? 254 : e;
@@ -143,7 +143,7 @@ DEVICE void rows_scan(const struct small_args &a, struct token *tokens, struct s
                 all.bias = fmaxf(all.bias, s.bias);
             }
             if (pass == 0) {
-                mean = all.sum / (float)a.n_in;
+                mean = all.sum * a.one_nth;
                 tokens[thread].shift = mean; /* for the second pass */
             } else {
                 tokens[thread] = token_of(a, all, mean);
@@ -174,62 +174,63 @@ DEVICE uint4 normed_chunk(const struct small_args &a, const struct token &t, uin
     return uint4{ f16_pair(x[0], x[1]), f16_pair(x[2], x[3]), f16_pair(x[4], x[5]),
                   f16_pair(x[6], x[7]) };
 }
-/* Fragments of this warp's units: 64 inputs at a time through `stage`, this warp's [TOKENS][64]
- * halves, whose 16-byte pieces are swapped by row % 8 against bank conflicts. */
-template <int TILES>
+/* Fragments of this warp's units, PIECES of 8 inputs at a time through `stage`, this warp's
+ * [TOKENS] [PIECES][8] halves; pieces of a row are swapped by row % 8 against bank conflicts. */
+template <int TILES, int PIECES>
 DEVICE void inputs_load(uint32_t (&x)[4 / TILES][8][TILES][2], const struct small_args &a,
                         const struct token *tokens, unsigned char *stage, int first_k, int n_units)
 {
-    constexpr int PHASES = 8 / TILES;
-    const int lane = lane_id(), piece = lane % 8;
-    unsigned char *to =
-        stage + lane / 8 * 128; /* row lane / 8; row + 4: the other half of pieces */
-    uint4 chunks[PHASES];       /* of row lane / 8, all on their way at once */
+    constexpr int UNIT_PIECES = F64_UNIT_COLS / 8, PASSES = 4 / TILES * UNIT_PIECES / PIECES;
+    constexpr int ROWS = 32 / PIECES; /* at once */
+    const int lane = lane_id(), piece = lane % PIECES;
 #pragma unroll
-    for (int p = 0; p < PHASES; p++) {
-        const int k = first_k + p / 2 * (SMALL_WARPS * F64_UNIT_COLS) + p % 2 * 64 + piece * 8;
-        chunks[p] = uint4{ 0, 0, 0, 0 };
-        if (p / 2 < n_units && k < a.n_in && lane / 8 < a.rows)
-            chunks[p] = x_chunk(a, lane / 8, k);
-    }
+    for (int u = 0; u < 4 / TILES; u++)
 #pragma unroll
-    for (int i = 0; i < 2 * TILES; i++)
-        st128(stage + i * 512 + lane * 16, uint4{ 0, 0, 0, 0 }); /* rows that there are not */
-    warp_sync();
+        for (int tile = 0; tile < 8; tile++)
 #pragma unroll
-    for (int p = 0; p < PHASES; p++) {
+            for (int t = 0; t < TILES; t++)
+                x[u][tile][t][0] = x[u][tile][t][1] = 0;
 #pragma unroll
-        for (int t = 0; t < TILES; t++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                x[p / 2][p % 2 * 4 + i][t][0] = x[p / 2][p % 2 * 4 + i][t][1] = 0;
-        if (p / 2 < n_units) {
-            const int k = first_k + p / 2 * (SMALL_WARPS * F64_UNIT_COLS) + p % 2 * 64 + piece * 8;
+    for (int pass = 0; pass < PASSES; pass++) {
+        if (pass * PIECES / UNIT_PIECES < n_units) {
+            const int at = pass * PIECES + piece, unit = at / UNIT_PIECES;
+            const int k = first_k + unit * (SMALL_WARPS * F64_UNIT_COLS) + at % UNIT_PIECES * 8;
+            const bool inside = unit < n_units && k < a.n_in;
             float gain[8] = { 0, 0, 0, 0, 0, 0, 0, 0 }, bias[8] = { 0, 0, 0, 0, 0, 0, 0, 0 };
-            if (a.norm.gain != NULL && k < a.n_in)
+            if (a.norm.gain != NULL && inside)
                 vector_chunk(gain, a.norm.gain + k);
-            if (a.norm.bias != NULL && k < a.n_in)
+            if (a.norm.bias != NULL && inside)
                 vector_chunk(bias, a.norm.bias + k);
+            int row = lane / PIECES;
+            uint4 next = uint4{ 0, 0, 0, 0 }; /* a row ahead: its latency behind this row's work */
+            if (inside && row < a.rows)
+                next = x_chunk(a, row, k);
 #pragma unroll 1
-            for (int row = lane / 8; row < a.rows; row += 4) {
-                uint4 chunk = chunks[p];
-                if (row >= 4)
-                    chunk = k < a.n_in ? x_chunk(a, row, k) : uint4{ 0, 0, 0, 0 };
-                st128(to + (row & ~3) * 128 + (piece ^ row % 8) * 16,
-                      normed_chunk(a, tokens[row], chunk, gain, bias));
+            for (; row < 8 * TILES; row += ROWS) {
+                const uint4 chunk = next;
+                if (inside && row + ROWS < a.rows)
+                    next = x_chunk(a, row + ROWS, k);
+                uint4 y = uint4{ 0, 0, 0, 0 };
+                if (inside && row < a.rows)
+                    y = normed_chunk(a, tokens[row], chunk, gain, bias);
+                st128(stage + (row * PIECES + (piece ^ row % 8)) * 16, y);
             }
             warp_sync();
 #pragma unroll
-            for (int t = 0; t < TILES; t++) {
+            for (int c = 0; c < PIECES / 4; c++) {
 #pragma unroll
-                for (int j = 0; j < 2; j++) {
+                for (int t = 0; t < TILES; t++) {
+                    constexpr int PER_TILE = 2; /* pieces */
+                    const int from = pass * PIECES + 4 * c;
+                    const int u = from / UNIT_PIECES, tile = from % UNIT_PIECES / PER_TILE;
                     uint32_t r[4];
-                    ldsm_x4(r, stage + (t * 8 + lane % 8) * 128 +
-                                   (((j * 4 + lane / 8) ^ lane % 8) * 16));
-                    x[p / 2][p % 2 * 4 + 2 * j][t][0] = r[0];
-                    x[p / 2][p % 2 * 4 + 2 * j][t][1] = r[1];
-                    x[p / 2][p % 2 * 4 + 2 * j + 1][t][0] = r[2];
-                    x[p / 2][p % 2 * 4 + 2 * j + 1][t][1] = r[3];
+                    ldsm_x4(r, stage +
+                                   ((t * 8 + lane % 8) * PIECES + ((4 * c + lane / 8) ^ lane % 8)) *
+                                       16);
+                    x[u][tile][t][0] = r[0];
+                    x[u][tile][t][1] = r[1];
+                    x[u][tile + 1][t][0] = r[2];
+                    x[u][tile + 1][t][1] = r[3];
                 }
             }
             warp_sync();

@@ -30,6 +30,8 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_shap
             CODE_BYTES + (FINE ? 128 : 32) * (ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION ? 2 : 1),
         LATE = FINE, /* fill a stage after its products: no registers for all of its codes */
         TOKENS = 8 * TILES,
+        PIECES = BULK ? 32 / TILES : 8, /* of 8 inputs, of 8 * TILES rows, through shared memory */
+        STAGING = TOKENS * PIECES * 16,
         OUTS = 128 * TILES,                                     /* of a tile */
         EACH = OUTS > SMALL_THREADS ? OUTS / SMALL_THREADS : 1, /* of a thread */
     };
@@ -47,6 +49,7 @@ struct small_args {
     const uint16_t *x;
     int64_t x_stride;
     struct norm_in norm;
+    float one_nth; /* 1 / n_in */
     struct gemm_out out;
     struct qkv_out qkv;
     bool is_qkv;
@@ -76,7 +79,7 @@ struct place { /* where a token's keys go; page < 0: nowhere; position < 0: padd
 };
 struct small_shared {
     unsigned char *ring; /* [warp][stage][STAGE_UNITS] units */
-    float *sums;         /* [2][warp][OUTS]; before the first tile: scratch */
+    float *sums;         /* [2][warp][OUTS]; before the first tile: scratch, x on its way */
     struct step *steps;
     struct token *tokens;
     struct place *places;
@@ -89,7 +92,8 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_layo
     typedef small_shape<BITS, ZERO, TILES, FINE, BULK> S;
     enum {
         SUMS = SMALL_WARPS * S::STAGES * S::STAGE_UNITS * S::SLOT,
-        STEPS = SUMS + 2 * SMALL_WARPS * S::OUTS * 4,
+        SUMS_BYTES = SMALL_WARPS * (S::STAGING > 2 * S::OUTS * 4 ? S::STAGING : 2 * S::OUTS * 4),
+        STEPS = SUMS + SUMS_BYTES,
         TOKENS = STEPS + SMALL_STEPS * (int)sizeof(struct step),
         PLACES = TOKENS + S::TOKENS * (int)sizeof(struct token),
         BARS = PLACES + S::TOKENS * (int)sizeof(struct place),
