@@ -235,7 +235,7 @@ static void land_deferred(void *const *fibers, int threads)
         void *deposits[HC_THREADS_MAX];
         for (int t = 0; t < threads; t++)
             deposits[t] = ((struct hc_fiber *)fibers[t])->deferred[i].deposit;
-        next->compute(deposits, threads);
+        hc_compute(next->compute, deposits, threads);
     }
     const bool all = i == first->deferred.size();
     for (int t = 0; t < threads; t++) {

@@ -60,7 +60,8 @@ static struct {
     void *sp, *tsan, *fake_stack;
     const void *stack;
     size_t stack_bytes;
-} host; /* the thread that runs the grid */
+    bool left; /* its stack is told to who arrives from it */
+} host;        /* the thread that runs the grid */
 
 static void arrived_on(void *fake_stack)
 {
@@ -68,6 +69,11 @@ static void arrived_on(void *fake_stack)
         const void *bottom;
         size_t size;
         __sanitizer_finish_switch_fiber(fake_stack, &bottom, &size);
+        if (host.left) {
+            host.left = false;
+            host.stack = bottom;
+            host.stack_bytes = size;
+        }
     }
 }
 static void show_thread(const struct hc_fiber *fiber)
@@ -103,6 +109,7 @@ static void switch_from_host(struct hc_fiber *to)
         host.tsan = __tsan_get_current_fiber();
         __tsan_switch_to_fiber(to->tsan, 1);
     }
+    host.left = true;
     if (__sanitizer_start_switch_fiber != nullptr)
         __sanitizer_start_switch_fiber(&host.fake_stack, to->stack, to->stack_bytes);
     hc_switch(&host.sp, to->sp);
@@ -228,12 +235,18 @@ static void not_ready(struct hc_fiber *fiber)
     if (warp->ready == 0)
         block->ready_warps &= ~(1u << fiber->warp);
 }
-/* One of the bits that are set, by lot (not evenly). */
+/* One of the bits that are set, by lot: quickly, fair enough for lanes that are mostly all ready. */
 static int any_bit(uint32_t bits)
 {
     const unsigned turn = hc_random.next() & 31u;
     const uint32_t turned = bits >> turn | (turn == 0 ? 0 : bits << (32 - turn));
     return (int)(((unsigned)__builtin_ctz(turned) + turn) & 31u);
+}
+static int any_bit_evenly(uint32_t bits)
+{
+    for (int skip = hc_random.below(__builtin_popcount(bits)); skip > 0; skip--)
+        bits &= bits - 1;
+    return __builtin_ctz(bits);
 }
 static struct hc_fiber *any_of_warp(struct hc_block *block, int warp)
 {
@@ -247,7 +260,7 @@ static struct hc_fiber *any_ready(struct hc_grid *grid)
         if (!block->bulks.empty() && (hc_random.next() & 15u) == 0)
             hc_land_bulk(block);
         if (block->ready_warps != 0)
-            return any_of_warp(block, any_bit(block->ready_warps));
+            return any_of_warp(block, any_bit_evenly(block->ready_warps));
     }
     return nullptr;
 }
@@ -357,7 +370,7 @@ void hostcuda_collective(int threads, void *deposit, hostcuda_compute compute, b
         hc_wait(HC_COLLECTIVE, what, file, line);
     } else {
         if (compute != nullptr)
-            compute(&block->deposits[first], threads);
+            hc_compute(compute, &block->deposits[first], threads);
         c->arrived = 0;
         c->phase++;
         for (int w = first / 32; w < (first + threads) / 32; w++) {
@@ -461,7 +474,8 @@ void hostcuda_griddep_launch(void) {}
 static struct fiber_set {
     std::vector<hc_fiber *> fibers;
     std::vector<hc_block *> blocks;
-    char sync;
+    void *keeper; /* a thread of the race detector: carries the end of a block to the next one */
+    char before, after;
 } *const sets = new fiber_set[RACE_SETS];
 static unsigned sets_used;
 
@@ -476,14 +490,14 @@ static void end_fiber(struct hc_fiber *self)
     not_ready(self);
     check_ended(self);
     block->grid->polls = 0;
-    tsan_release(&sets[block->set].sync);
+    tsan_release(&sets[block->set].after);
 }
 static void fiber_main(void)
 {
     arrived_on(nullptr);
     for (;;) { /* one round a thread of a block */
         struct hc_fiber *self = hc_self;
-        tsan_acquire(&sets[self->block->set].sync); /* what the host and the set's last block did */
+        tsan_acquire(&sets[self->block->set].before); /* what the host and the set's last block did */
         self->block->grid->body(self->block->grid->args);
         end_fiber(self);
         run_next(self, true);
@@ -562,9 +576,22 @@ static void close_shared(struct hc_block *block)
         failed(text);
     }
 }
+static void order_after_last(struct fiber_set *set)
+{
+    if (__tsan_create_fiber == nullptr)
+        return;
+    if (set->keeper == nullptr)
+        set->keeper = __tsan_create_fiber(0);
+    void *caller = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(set->keeper, 1);
+    tsan_acquire(&set->after);
+    tsan_release(&set->before);
+    __tsan_switch_to_fiber(caller, 1);
+}
 static void start_block(struct hc_grid *grid, unsigned index)
 {
     const unsigned set = __tsan_create_fiber != nullptr ? sets_used++ % RACE_SETS : 0;
+    order_after_last(&sets[set]);
     struct hc_block *block = take_block(set);
     block->set = (int)set;
     block->grid = grid;
@@ -618,7 +645,7 @@ static void run_resident(struct hc_grid *grid)
     struct hc_grid *outer = hc_grid;
     hc_grid = grid;
     for (int i = 0; i < RACE_SETS; i++)
-        tsan_release(&sets[i].sync);
+        tsan_release(&sets[i].before);
     blockDim = dim3((unsigned)grid->threads);
     gridDim = grid->grid;
     struct hc_fiber *first = any_ready(grid);
@@ -670,7 +697,7 @@ void hc_run_grid(struct hc_grid *grid)
         run_resident(grid);
     }
     for (int i = 0; i < RACE_SETS; i++)
-        tsan_acquire(&sets[i].sync);
+        tsan_acquire(&sets[i].after);
 }
 int hc_blocks_per_sm(int threads, size_t shared_bytes)
 {

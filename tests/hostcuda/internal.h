@@ -25,6 +25,10 @@ void __tsan_read_range(void *at, unsigned long bytes) __attribute__((weak));
 void __tsan_write_range(void *at, unsigned long bytes) __attribute__((weak));
 void __tsan_func_entry(void *pc) __attribute__((weak));
 void __tsan_func_exit(void) __attribute__((weak));
+void AnnotateIgnoreReadsBegin(const char *file, int line) __attribute__((weak));
+void AnnotateIgnoreReadsEnd(const char *file, int line) __attribute__((weak));
+void AnnotateIgnoreWritesBegin(const char *file, int line) __attribute__((weak));
+void AnnotateIgnoreWritesEnd(const char *file, int line) __attribute__((weak));
 void __sanitizer_start_switch_fiber(void **save, const void *bottom, size_t size)
     __attribute__((weak));
 void __sanitizer_finish_switch_fiber(void *save, const void **bottom, size_t *size)
@@ -53,6 +57,20 @@ static inline void hc_fill(void *to, int value, size_t bytes)
 static inline void hc_move(void *to, const void *from, size_t bytes)
 {
     asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+}
+
+/* What a collective computes on all its threads' behalf is no access of the one that came last. */
+static inline void hc_compute(hostcuda_compute compute, void *const *deposits, int threads)
+{
+    if (AnnotateIgnoreReadsBegin != nullptr) {
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    }
+    compute(deposits, threads);
+    if (AnnotateIgnoreReadsBegin != nullptr) {
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+    }
 }
 
 struct hc_random {

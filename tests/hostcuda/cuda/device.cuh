@@ -65,17 +65,17 @@ DEVICE uint32_t shared_address(const void *p, HOSTCUDA_HERE) { return hostcuda_s
 DEVICE void cp_async16(void *to, const void *from, bool valid, HOSTCUDA_HERE)
 {
     hostcuda_shared_at(to, 16, "cp_async16", HOSTCUDA_THERE);
+    hostcuda_cp_async(to, from, 16, valid, HOSTCUDA_THERE);
     const uint4 nan = {0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu};
     *(uint4 *)to = nan;
     if (valid)
         HOSTCUDA_TOUCH16(from);
-    hostcuda_cp_async(to, from, 16, valid, HOSTCUDA_THERE);
 }
 DEVICE void cp_async4(void *to, const void *from, bool valid, HOSTCUDA_HERE)
 {
     hostcuda_shared_at(to, 4, "cp_async4", HOSTCUDA_THERE);
-    *(uint32_t *)to = 0xffffffffu;
     hostcuda_cp_async(to, from, 4, valid, HOSTCUDA_THERE);
+    *(uint32_t *)to = 0xffffffffu;
 }
 DEVICE void cp_async_commit(HOSTCUDA_HERE) { hostcuda_cp_commit(HOSTCUDA_THERE); }
 template <int N> DEVICE void cp_async_wait(HOSTCUDA_HERE) { hostcuda_cp_wait(N, HOSTCUDA_THERE); }
