@@ -115,7 +115,7 @@ static void test_half_arithmetic()
             c = (uint32_t)f16_of(-f32_of_f16((uint16_t)a) * f32_of_f16((uint16_t)b));
         if (!is_finite(c))
             continue;
-        const wide product = units_of(a) * units_of(b), sum = product + (units_of(c) << 24);
+        const wide product = units_of(a) * units_of(b), sum = product + units_of(c) * ((wide)1 << 24);
         const bool product_sign = ((a ^ b) & 0x8000u) != 0;
         const uint16_t fma = nearest_half(sum, 24, sum == 0 && product_sign && (c & 0x8000u) != 0);
         CHECK_EQUAL(h2_fma(a, b, c), fma, "0x%04x * 0x%04x + 0x%04x = 0x%04x, wanted 0x%04x", a, b, c, h2_fma(a, b, c), fma);
