@@ -217,7 +217,7 @@ DEVICE void feed_tokens(const struct wgmma_args &a, unsigned char *memory, const
     struct segment s;
     struct ring filled = { 0, 0 }, there = { 0, 0 };
     int pending = 0;
-    griddep_wait();
+    griddep_wait(); /* for consumers, too: y and partial come after the tokens */
     while (walk_next(a.plan, walk, s)) {
         for (int panel = s.from * PANELS; panel < s.to * PANELS; panel++) {
             mbar_wait(b.x_empty + filled.slot, filled.phase ^ 1u);
@@ -516,7 +516,6 @@ DEVICE void consume(const struct wgmma_args &a, unsigned char *memory, const str
     c.w = c.x = c.freed = { 0, 0 };
     struct walk walk = walk_begin(a.plan);
     struct segment s;
-    griddep_wait(); /* y and partial */
     while (walk_next(a.plan, walk, s)) {
         float acc[BM / 2];
 #pragma unroll
