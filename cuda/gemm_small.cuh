@@ -20,35 +20,42 @@
  * Stages are consumed and filled in the same order; a stage is filled again as soon as its codes
  * are in registers, with what comes STAGES later. */
 
-struct stream { /* of a warp */
-    unsigned char *ring;
-    uint64_t *bars;
+struct stream {              /* of a warp; few registers, x has 64 of them */
     const uint8_t *next;     /* unit to copy */
-    int n_units;             /* of this warp in a tile */
-    int n_steps, step, unit; /* step and unit to copy */
-    int stage;               /* to consume */
-    uint32_t parity;
-    int first_at; /* byte of a tile at which this warp's units start */
+    const struct step *step; /* its tile */
+    int n_steps;             /* tiles to copy, this one included */
+    int unit, n_units;       /* unit of this warp in the tile, of how many */
+    uint32_t count;          /* stages consumed */
 };
+template <class S> DEVICE unsigned char *stream_stage(unsigned char *ring, int stage)
+{
+    return ring + (warp_id() * S::STAGES + stage) * (S::STAGE_UNITS * S::SLOT);
+}
 DEVICE void unit_copy(unsigned char *to, const uint8_t *from, int bytes)
 {
     for (int at = lane_id() * 16; at < bytes; at += 512)
         cp_async16(to + at, from + at, true);
 }
+/* This warp's first unit of a tile. */
+DEVICE const uint8_t *stream_start(const struct small_args &a, const struct step *step)
+{
+    return step->units + warp_id() * 4 * a.unit_bytes;
+}
 template <class S, bool BULK>
-DEVICE void stream_fill(struct stream &s, const struct small_args &a, const struct step *steps,
+DEVICE void stream_fill(struct stream &s, const struct small_args &a, const struct small_shared &sh,
                         int stage)
 {
-    if (s.step < s.n_steps) {
+    if (s.n_steps > 0) {
         const int bytes = a.unit_bytes, stride = SMALL_WARPS * 4 * bytes; /* to the next unit */
         const bool two = S::STAGE_UNITS == 2 && s.unit + 1 < s.n_units;
-        unsigned char *to = s.ring + stage * (S::STAGE_UNITS * S::SLOT);
+        unsigned char *to = stream_stage<S>(sh.ring, stage);
         if (BULK) {
+            uint64_t *bar = sh.bars + warp_id() * S::STAGES + stage;
             if (lane_id() == 0) {
-                mbar_arrive_expect(&s.bars[stage], two ? 2 * bytes : bytes);
-                bulk_copy(to, s.next, bytes, &s.bars[stage]);
+                mbar_arrive_expect(bar, two ? 2 * bytes : bytes);
+                bulk_copy(to, s.next, bytes, bar);
                 if (two)
-                    bulk_copy(to + S::SLOT, s.next + stride, bytes, &s.bars[stage]);
+                    bulk_copy(to + S::SLOT, s.next + stride, bytes, bar);
             }
         } else {
             unit_copy(to, s.next, bytes);
@@ -60,32 +67,33 @@ DEVICE void stream_fill(struct stream &s, const struct small_args &a, const stru
         if (s.unit >= s.n_units) {
             s.unit = 0;
             s.step++;
-            if (s.step < s.n_steps)
-                s.next = steps[s.step].units + s.first_at;
+            if (--s.n_steps > 0)
+                s.next = stream_start(a, s.step);
         }
     }
     if (!BULK)
         cp_async_commit(); /* empty at the end: the wait counts commits */
 }
 /* The stage to consume is there, for every lane. */
-template <class S, bool BULK> DEVICE const unsigned char *stream_wait(struct stream &s)
+template <class S, bool BULK>
+DEVICE const unsigned char *stream_wait(const struct stream &s, const struct small_shared &sh)
 {
+    const int stage = (int)(s.count % S::STAGES);
     if (BULK) {
-        mbar_wait(&s.bars[s.stage], s.parity);
+        mbar_wait(sh.bars + warp_id() * S::STAGES + stage, s.count / S::STAGES & 1u);
     } else {
         cp_async_wait<S::STAGES - 1>();
         warp_sync();
     }
-    return s.ring + s.stage * (S::STAGE_UNITS * S::SLOT);
+    return stream_stage<S>(sh.ring, stage);
 }
 /* All lanes have read it. */
 template <class S, bool BULK>
-DEVICE void stream_done(struct stream &s, const struct small_args &a, const struct step *steps)
+DEVICE void stream_done(struct stream &s, const struct small_args &a, const struct small_shared &sh)
 {
     warp_sync();
-    stream_fill<S, BULK>(s, a, steps, s.stage);
-    s.stage = (s.stage + 1) & (S::STAGES - 1);
-    s.parity ^= s.stage == 0 ? 1u : 0u;
+    stream_fill<S, BULK>(s, a, sh, (int)(s.count % S::STAGES));
+    s.count++;
 }
 
 /* ---- products ---------------------------------------------------------------------------------
@@ -178,11 +186,6 @@ DEVICE void unit_multiply(float (&acc)[TILES][4], const unit_codes<BITS, ZERO, F
 /* ---- the kernel -------------------------------------------------------------------------------
  */
 
-/* Which items of which split a block has. */
-struct share {
-    int split, k_from, k_to; /* blocks of 128 inputs */
-    int item_from, n_items;
-};
 DEVICE struct share share_of(const struct small_args &a)
 {
     const uint32_t splits = (uint32_t)a.splits, n = gridDim.x / splits, block = blockIdx.x / splits;
@@ -191,8 +194,8 @@ DEVICE struct share share_of(const struct small_args &a)
     s.split = (int)(blockIdx.x - block * splits);
     s.k_from = a.blocks * s.split / a.splits;
     s.k_to = a.blocks * (s.split + 1) / a.splits;
-    s.item_from = (int)(items * block / n);
-    s.n_items = (int)(items * (block + 1) / n) - s.item_from;
+    s.tile_from = (int)(items * block / n) * a.item_tiles;
+    s.n_tiles = (int)(items * (block + 1) / n) * a.item_tiles - s.tile_from;
     return s;
 }
 /* This warp's units of one tile: the sums over their inputs. */
@@ -209,19 +212,19 @@ DEVICE void tile_multiply(float (&acc)[TILES][4], const uint32_t (&x)[4 / TILES]
 #pragma unroll
     for (int u = 0; u < S::UNITS; u += S::STAGE_UNITS) {
         if (u < stream.n_units) {
-            const unsigned char *stage = stream_wait<S, BULK>(stream);
+            const unsigned char *stage = stream_wait<S, BULK>(stream, sh);
             const bool two = S::STAGE_UNITS == 2 && u + 1 < stream.n_units;
             unit_codes<BITS, ZERO, FINE> c[S::STAGE_UNITS];
             unit_read(c[0], a, stage);
             if (two)
                 unit_read(c[SECOND], a, stage + S::SLOT);
             if (!S::LATE)
-                stream_done<S, BULK>(stream, a, sh.steps);
+                stream_done<S, BULK>(stream, a, sh);
             unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[0], x[u], sh.pairs);
             if (two)
                 unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[SECOND], x[u + SECOND], sh.pairs);
             if (S::LATE)
-                stream_done<S, BULK>(stream, a, sh.steps);
+                stream_done<S, BULK>(stream, a, sh);
         }
     }
 }
@@ -235,29 +238,32 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     const int thread = (int)threadIdx.x, warp = warp_id();
     const struct share share = share_of(a);
     const int pair = a.item_tiles - 1; /* 1: an item is two tiles */
-    const int n_steps = share.n_items << pair;
 
     /* Tiles, barriers and the first weights. */
-    struct stream stream;
-    stream.ring = sh.ring + warp * (S::STAGES * S::STAGE_UNITS * S::SLOT);
-    stream.bars = sh.bars + warp * S::STAGES;
     const int own_units = (share.k_to - share.k_from - warp + SMALL_WARPS - 1) / SMALL_WARPS;
+    struct stream stream;
     stream.n_units = own_units > 0 ? own_units : 0;
-    stream.n_steps = stream.n_units > 0 ? n_steps : 0;
-    stream.step = stream.unit = stream.stage = 0;
-    stream.parity = 0;
-    stream.first_at = (share.k_from + warp) * 4 * a.unit_bytes;
-    if (thread < n_steps)
-        sh.steps[thread] = item_step(a, share.item_from + (thread >> pair), thread & pair);
+    stream.n_steps = own_units > 0 ? share.n_tiles : 0;
+    stream.unit = 0;
+    stream.count = 0;
+    stream.step = sh.steps;
+    stream.next = NULL;
+    if (thread < share.n_tiles) {
+        sh.steps[thread] = item_step(a, (share.tile_from + thread) >> pair, thread & pair);
+        sh.steps[thread].units += (size_t)share.k_from * 4 * (size_t)a.unit_bytes;
+    }
+    if (thread == 0)
+        *sh.share = share;
     if (BULK && thread < SMALL_WARPS * S::STAGES) {
         mbar_init(&sh.bars[thread], 1);
         mbar_init_fence();
     }
     block_sync();
-    stream.next = stream.n_steps > 0 ? sh.steps[0].units + stream.first_at : NULL;
+    if (stream.n_steps > 0)
+        stream.next = stream_start(a, stream.step);
 #pragma unroll 1
     for (int i = 0; i < S::STAGES; i++)
-        stream_fill<S, BULK>(stream, a, sh.steps, i);
+        stream_fill<S, BULK>(stream, a, sh, i);
     if (ZERO == ZERO_TABLE)
         table_pairs(sh.pairs, a.table, thread, SMALL_THREADS);
     griddep_launch();
@@ -274,12 +280,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     block_sync(); /* the staging area becomes sums */
 
     /* Tiles. With splits two more rounds, for the tickets of the last. */
-    float first[S::EACH];
-#pragma unroll
-    for (int j = 0; j < S::EACH; j++)
-        first[j] = 0.0f;
-    const int tile_from = share.item_from << pair;
-    const int rounds = n_steps + (a.splits > 1 ? 2 : 0);
+    const int n_steps = sh.share->n_tiles, rounds = n_steps + (a.splits > 1 ? 2 : 0);
 #pragma unroll 1
     for (int step = 0; step < rounds; step++) {
         float *sums = sh.sums + (step & 1) * (SMALL_WARPS * S::OUTS);
@@ -297,32 +298,33 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
         const int done = a.splits == 1 ? step : step - 2;
         const bool ends =
             done >= 0 && (done & pair) == pair && (a.splits == 1 || sh.last[done & 1] != 0);
-        const int tile = tile_from + done - pair; /* the item's first */
+        const int tile_from = sh.share->tile_from,
+                  tile = tile_from + done - pair; /* the item's first */
+#pragma unroll 1
+        for (int i = thread; i < S::OUTS; i += SMALL_THREADS) { /* whole warps */
+            float v = 0.0f, w = 0.0f;
+            if (step < n_steps) {
 #pragma unroll
-        for (int j = 0; j < S::EACH; j++) {
-            const int i = thread + j * SMALL_THREADS;
-            if (i < S::OUTS) { /* whole warps */
-                float v = 0.0f, w = 0.0f;
-                if (step < n_steps) {
-#pragma unroll
-                    for (int from = 0; from < SMALL_WARPS; from++)
-                        w += sums[from * S::OUTS + i];
-                    w *= sh.tokens[out_token(i)].scale;
-                }
-                if (a.splits == 1) {
-                    v = pair != 0 ? first[j] : w;
-                    first[j] = w;
-                } else {
-                    if (step < n_steps && out_token(i) < a.rows)
-                        partial_at(a, share.split, tile_from + step, S::OUTS)[i] = w;
-                    if (ends && out_token(i) < a.rows) {
-                        v = partial_sum(a, tile, S::OUTS, i);
-                        w = pair != 0 ? partial_sum(a, tile + 1, S::OUTS, i) : 0.0f;
-                    }
-                }
-                if (ends)
-                    item_out(a, sh.places, &sh.steps[done - pair], i, v, w);
+                for (int from = 0; from < SMALL_WARPS; from++)
+                    w += sums[from * S::OUTS + i];
+                w *= sh.tokens[out_token(i)].scale;
             }
+            if (a.splits == 1) {
+                v = w;
+                if (pair != 0 && ends)
+                    v = sh.firsts[i];
+                else
+                    sh.firsts[i] = w; /* this thread's until the second tile */
+            } else {
+                if (step < n_steps && out_token(i) < a.rows)
+                    partial_at(a, sh.share->split, tile_from + step, S::OUTS)[i] = w;
+                if (ends && out_token(i) < a.rows) {
+                    v = partial_sum(a, tile, S::OUTS, i);
+                    w = pair != 0 ? partial_sum(a, tile + 1, S::OUTS, i) : 0.0f;
+                }
+            }
+            if (ends)
+                item_out(a, sh.places, &sh.steps[done - pair], i, v, w);
         }
         const int written = step - 1;
         if (a.splits > 1 && thread == SMALL_THREADS - 1 && written >= 0 && written < n_steps &&

@@ -32,8 +32,7 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_shap
         TOKENS = 8 * TILES,
         PIECES = BULK ? 32 / TILES : 8, /* of 8 inputs, of 8 * TILES rows, through shared memory */
         STAGING = TOKENS * PIECES * 16,
-        OUTS = 128 * TILES,                                     /* of a tile */
-        EACH = OUTS > SMALL_THREADS ? OUTS / SMALL_THREADS : 1, /* of a thread */
+        OUTS = 128 * TILES, /* of a tile */
     };
     static_assert(TILES == 1 || TILES == 2 || TILES == 4, "tokens: 8, 16 or 32");
     static_assert(STAGES >= 2 && (STAGES & (STAGES - 1)) == 0, "stages are counted by masks");
@@ -77,6 +76,10 @@ struct token {
 struct place { /* where a token's keys go; page < 0: nowhere; position < 0: padding */
     int32_t position, page;
 };
+struct share {                   /* of a block: inputs of one split, a run of items */
+    int32_t split, k_from, k_to; /* blocks of 128 inputs */
+    int32_t tile_from, n_tiles;
+};
 struct small_shared {
     unsigned char *ring; /* [warp][stage][STAGE_UNITS] units */
     float *sums;         /* [2][warp][OUTS]; before the first tile: scratch, x on its way */
@@ -86,6 +89,8 @@ struct small_shared {
     uint64_t *bars;  /* [warp][stage] */
     uint32_t *pairs; /* of the table */
     uint32_t *last;  /* [2] */
+    float *firsts;   /* [OUTS] of an item's first tile */
+    struct share *share;
 };
 /* Byte offsets; the last is the size. */
 template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_layout {
@@ -99,7 +104,9 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_layo
         BARS = PLACES + S::TOKENS * (int)sizeof(struct place),
         PAIRS = BARS + SMALL_WARPS * S::STAGES * 8,
         LAST = PAIRS + 256 * 4,
-        BYTES = LAST + 16,
+        FIRSTS = LAST + 16,
+        SHARE = FIRSTS + S::OUTS * 4,
+        BYTES = SHARE + 32,
     };
     static_assert(SUMS % 16 == 0 && TOKENS % 16 == 0 && BARS % 8 == 0, "aligned");
 };
@@ -114,6 +121,8 @@ template <class L> DEVICE struct small_shared small_shared_of(unsigned char *bas
     s.bars = (uint64_t *)(base + L::BARS);
     s.pairs = (uint32_t *)(base + L::PAIRS);
     s.last = (uint32_t *)(base + L::LAST);
+    s.firsts = (float *)(base + L::FIRSTS);
+    s.share = (struct share *)(base + L::SHARE);
     return s;
 }
 
