@@ -102,7 +102,7 @@ template <enum codes CODES, int M, int N>
 DEVICE void mma_load_group(struct mma_fragments<M, N> &f, const struct tile_args &a,
                            const struct mma_lane &at, const unsigned char *stage, int step)
 {
-    const unsigned char *from = stage + at.scales + step / 2 / a.group_steps * 32;
+    const unsigned char *from = stage + at.scales + (step / 2 >> a.group_shift) * 32;
 #pragma unroll
     for (int m = 0; m < M; m++) {
         f.next_scales[m] = *(const uint32_t *)(from + m * a.unit_bytes + a.scale_at);
@@ -195,11 +195,13 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
     struct tile_fetch fetch = tile_fetch_of<MMA_X_BYTES>(a, TOKENS, from);
 
     /* Fill the ring: weights before the wait for the kernel that makes x. */
+#pragma unroll 1
     for (int i = 0; i < a.stages - 1 && from + i < to; i++)
-        tile_fetch_weights(a, fetch, ring + i * a.stage_bytes);
+        tile_fetch_weights<BITS>(a, fetch, ring + i * a.stage_bytes);
     if (CODES == CODES_TABLE)
         table_pairs(pairs, a.table, (int)threadIdx.x, TILE_THREADS);
     griddep_wait();
+#pragma unroll 1
     for (int i = 0; i < a.stages - 1; i++) {
         if (from + i < to)
             tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, ring + i * a.stage_bytes + x_at);
@@ -219,7 +221,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
         tile_wait(a.stages);
         block_sync();
         if (block + a.stages - 1 < to) {
-            tile_fetch_weights(a, fetch, stage);
+            tile_fetch_weights<BITS>(a, fetch, stage);
             tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, stage + x_at);
         }
         cp_async_commit();
@@ -247,7 +249,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
                 load(0);
             }
             mma_multiply<BITS, CODES>(group, f, step, pairs);
-            if (WHOLE ? step == MMA_STEPS - 1 : (step + 1) % (2 * a.group_steps) == 0)
+            if (WHOLE ? step == MMA_STEPS - 1 : ((step + 1) & ((2 << a.group_shift) - 1)) == 0)
                 mma_fold<M, N>(sums, group, f.scales);
         }
     }

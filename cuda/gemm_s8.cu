@@ -239,7 +239,7 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
     constexpr int TOKENS = M * N * 8;
     SHARED(ring);
     const int x_at = 8 * a.unit_bytes, tokens_at = x_at + TOKENS * S8_X_BYTES;
-    const int group_steps = WHOLE ? S8_STEPS : a.group_steps;
+    const int group_shift = WHOLE ? 2 : a.group_shift, group_mask = (1 << group_shift) - 1;
     const int from = tile_split_from(a, (int)blockIdx.z);
     const int to = tile_split_from(a, (int)blockIdx.z + 1);
     struct tile_fetch fetch = tile_fetch_of<S8_X_BYTES>(a, TOKENS, from);
@@ -249,9 +249,11 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
     };
 
     /* Fill the ring: weights before the wait for the kernel that makes x. */
+#pragma unroll 1
     for (int i = 0; i < a.stages - 1 && from + i < to; i++)
-        tile_fetch_weights(a, fetch, ring + i * a.stage_bytes);
+        tile_fetch_weights<BITS>(a, fetch, ring + i * a.stage_bytes);
     griddep_wait();
+#pragma unroll 1
     for (int i = 0; i < a.stages - 1; i++) {
         if (from + i < to)
             fetch_x(from + i, ring + i * a.stage_bytes);
@@ -274,7 +276,7 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
         tile_wait(a.stages);
         block_sync();
         if (block + a.stages - 1 < to) {
-            tile_fetch_weights(a, fetch, stage);
+            tile_fetch_weights<BITS>(a, fetch, stage);
             fetch_x(block + a.stages - 1, stage);
         }
         cp_async_commit();
@@ -295,13 +297,13 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
     for (int block = from; block < to; block++) {
 #pragma unroll
         for (int step = 0; step < S8_STEPS; step++) {
-            if (WHOLE ? step == 0 : step % group_steps == 0) {
-                const unsigned char *scales = stage + at.scales + step / group_steps * 32;
+            if (WHOLE ? step == 0 : (step & group_mask) == 0) {
+                const unsigned char *scales = stage + at.scales + (step >> group_shift) * 32;
                 s8_begin_group(f, a, scales);
                 if (ZEROS)
-                    s8_take_zeros<BITS>(sums, f, a, at, stage, scales, step, group_steps);
+                    s8_take_zeros<BITS>(sums, f, a, at, stage, scales, step, group_mask + 1);
             }
-            const bool ends = WHOLE ? step == S8_STEPS - 1 : (step + 1) % group_steps == 0;
+            const bool ends = WHOLE ? step == S8_STEPS - 1 : ((step + 1) & group_mask) == 0;
             if (ends)
                 load_x_scales();
             if (step + 1 < S8_STEPS) {

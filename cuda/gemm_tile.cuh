@@ -48,7 +48,7 @@ struct tile_args {
     int32_t n_parts;
     int32_t blocks; /* of 128 inputs */
     int32_t unit_bytes;
-    int32_t group_steps;       /* steps of 32 inputs in a group: 1, 2, 4 */
+    int32_t group_shift;       /* 0, 1, 2: steps of 32 inputs in a group, as a power of two */
     int32_t scale_at, zero_at; /* in a unit */
     int32_t rows;
     const uint8_t *x;
@@ -121,14 +121,20 @@ DEVICE struct tile_fetch tile_fetch_of(const struct tile_args &a, int tokens, in
     f.x = a.x + row * a.x_stride + block * ROW_BYTES + (int)threadIdx.x % PIECES * 16;
     return f;
 }
+/* A strip's units, 16 bytes a thread: codes fill 2 (int4) or 4 passes, scales and zeros part of
+ * one. */
+template <int BITS>
 DEVICE void tile_fetch_weights(const struct tile_args &a, struct tile_fetch &f,
                                unsigned char *stage)
 {
-    constexpr int HALF = TILE_THREADS / 2;
+    constexpr int HALF = TILE_THREADS / 2, PASSES = BITS / 2;
     const int strip_bytes = 4 * a.unit_bytes, first = (int)threadIdx.x % HALF * 16;
     unsigned char *to = stage + first + (int)threadIdx.x / HALF * strip_bytes;
-    for (int at = 0; at < strip_bytes - first; at += HALF * 16)
-        cp_async16(to + at, f.units + at, f.units != NULL);
+#pragma unroll
+    for (int i = 0; i < PASSES; i++)
+        cp_async16(to + i * HALF * 16, f.units + i * HALF * 16, f.units != NULL);
+    if (first < strip_bytes - PASSES * HALF * 16)
+        cp_async16(to + PASSES * HALF * 16, f.units + PASSES * HALF * 16, f.units != NULL);
     if (f.units != NULL)
         f.units += strip_bytes;
 }
@@ -440,7 +446,7 @@ static inline struct tile_args tile_args_of(const struct gemm_op *op, struct til
     a.n_parts = op->w.n_parts;
     a.blocks = f64_blocks(op->w.n_in);
     a.unit_bytes = f64_unit_bytes(*kind);
-    a.group_steps = kind->group / 32;
+    a.group_shift = kind->group == 32 ? 0 : kind->group == 64 ? 1 : 2;
     a.scale_at = f64_code_bytes(kind->bits);
     a.zero_at = a.scale_at + F64_UNIT_COLS / kind->group * 32;
     a.rows = op->rows;

@@ -5,6 +5,8 @@
  * Checks every output within a bound, columns between rows and memory around y untouched, tickets
  * back at zero, and the same bits from a second launch. */
 #pragma once
+#include "cuda/device.cuh"
+#include "cuda/launch.cuh"
 #include "tests/ops/cuda/f64_case.cuh"
 
 struct product_case {
@@ -170,6 +172,45 @@ static inline void product_test(const struct product_case &c, product_fits *fits
         product_check<uint16_t>(c, w, op, x.exact, launch, weight_error);
     else
         product_check<uint32_t>(c, w, op, x.exact, launch, weight_error);
+}
+/* Launched behind the kernel that makes x, and allowed to start before it has ended: x is not there
+ * when the first blocks are, nor are the tickets of the launch before. */
+struct product_words {
+    const uint32_t *from;
+    uint32_t *to;
+    int n;
+};
+KERNEL(128, 1) product_copy(const __grid_constant__ struct product_words a)
+{
+    for (int i = (int)threadIdx.x; i < a.n; i += 128)
+        a.to[i] = a.from[i];
+}
+template <typename X>
+static inline void product_test_pdl(const struct product_case &c, product_launch *launch)
+{
+    const struct f64_case w(c.w, 8);
+    const X x(c.rows, c.w.n_in, 9);
+    struct gemm_op op = product_op(c, w.matrix);
+    product_rows(&op, x);
+    const std::vector<uint32_t> old((size_t)c.rows * (size_t)op.out.stride, UINT32_MAX);
+    const std::vector<uint32_t> wanted = product_run<uint32_t>(c, op, launch, old);
+    const size_t words = x.data_device->n * sizeof *x.data_device->data() / sizeof(uint32_t);
+    device_array<uint32_t> late(words), y(old), tickets((size_t)GEMM_TICKETS);
+    device_array<float> partial(PRODUCT_PARTIAL);
+    tickets.zero();
+    const struct product_words copy = { (const uint32_t *)(const void *)op.x, late.data(),
+                                        (int)words };
+    op.x = late.data();
+    op.out.y = y.data();
+    op.partial = partial.data();
+    op.partial_bytes = PRODUCT_PARTIAL * sizeof(float);
+    op.tickets = tickets.data();
+    struct launch pdl = harness.launch;
+    pdl.pdl = harness.device.arch >= 90;
+    CUDA(LAUNCH((product_copy), dim3(1), 128, 0, harness.stream, LAUNCH_PLAIN, copy));
+    CUDA(launch(&pdl, &op));
+    CUDA(launch(&pdl, &op));
+    EXPECT(y.read() == wanted, "other bits than after a full stop");
 }
 static inline const char *product_name(const struct product_case &c)
 {

@@ -109,6 +109,12 @@ int main(int argc, char **argv)
                                         { 8, 128, F64_SYMMETRIC, 1, { 64 }, 256, false } };
     for (const struct f64_shape &s : shapes)
         CASE("rows alone, int%d g%d", s.bits, s.group) test_invariant(s);
+    const struct product_case late[] = {
+        { { 4, 128, F64_SYMMETRIC, 1, { 200 }, 1000, false }, 8, EPILOGUE_STORE, GATE_SILU, DTYPE_F32, 1, 0, 2, 0 },
+        { { 8, 64, F64_ZEROS, 1, { 64 }, 256, true }, 64, EPILOGUE_STORE, GATE_SILU, DTYPE_F32, 1, 0, 1, 0 },
+    };
+    for (const struct product_case &c : late)
+        CASE("x comes late, %s", product_name(c)) product_test_pdl<rows_f16>(c, gemm_mma);
     CASE("refused") test_refused();
     return harness_end();
 }

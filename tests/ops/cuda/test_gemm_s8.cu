@@ -99,6 +99,12 @@ int main(int argc, char **argv)
                                 { 8, 0, -127 }, { 8, 255, 127 }, { 8, 255, -127 } };
     for (const int(&e)[3] : extremes)
         CASE("extremes int%d code=%d x=%d", e[0], e[1], e[2]) test_extremes(e[0], e[1], e[2]);
+    const struct product_case late[] = {
+        { { 4, 128, F64_SYMMETRIC, 1, { 200 }, 1000, false }, 8, EPILOGUE_STORE, GATE_SILU, DTYPE_F32, 1, 0, 2, 0 },
+        { { 8, 64, F64_ZEROS, 1, { 64 }, 256, true }, 64, EPILOGUE_STORE, GATE_SILU, DTYPE_F32, 1, 0, 1, 0 },
+    };
+    for (const struct product_case &c : late)
+        CASE("x comes late, %s", product_name(c)) product_test_pdl<rows_s8>(c, gemm_s8);
     CASE("refused") test_refused();
     return harness_end();
 }
