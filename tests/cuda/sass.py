@@ -146,19 +146,25 @@ def main_loop(instructions):
     return max(found, key=lambda l: (l.n_tensor(), len(l.body))) if found else None
 
 
+def _is_work(block):
+    """A block with matrix instructions, or one that dequantizes for those of another: packed halves."""
+    halves = sum(i.word in ("HADD2", "HFMA2", "HMUL2") and ".F32" not in i.opcode and ".MMA" not in i.opcode for i in block)
+    return halves >= 4 or any(i.pipe() == TENSOR for i in block)
+
+
 def work(instructions, loop):
-    """The basic blocks of a loop that hold its matrix instructions, in order: what is done for every
-    tile. What stands between them by address (refilling a ring, epilogues, waits that spin) runs once
-    in many tiles or not at all."""
+    """The basic blocks of a loop that dequantize and multiply, in order: what is done for every tile.
+    What stands between them by address (refilling a ring, epilogues, waits that spin) runs once in
+    many tiles or not at all."""
     targets = {i.target() for i in instructions} | {loop.first}
-    kept, block = [], []
+    blocks = [[]]
     for i in loop.body:
-        if i.address in targets and block:
-            kept, block = kept + (block if any(j.pipe() == TENSOR for j in block) else []), []
-        block.append(i)
+        if i.address in targets and blocks[-1]:
+            blocks.append([])
+        blocks[-1].append(i)
         if i.word in ("BRA", "BRX", "EXIT", "RET", "JMP"):
-            kept, block = kept + (block if any(j.pipe() == TENSOR for j in block) else []), []
-    return kept + (block if any(j.pipe() == TENSOR for j in block) else [])
+            blocks.append([])
+    return [i for block in blocks if _is_work(block) for i in block]
 
 
 def weight_tiles(body):

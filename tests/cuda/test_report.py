@@ -100,6 +100,13 @@ def test_a_loop_that_holds_a_spinning_wait_is_still_the_inner_one():
     assert [i.word for i in sass.work(program, loop)] == ["HMMA", "LOP3", "BRA"]
 
 
+def test_blocks_that_dequantize_for_another_block_count():
+    half = "HADD2 R4, R15, -1032, -1032"
+    program = code(half, half, half, half, "@P2 BRA 0x60", "FFMA R1, R2, R3, R4",
+                   "HGMMA.64x64x16.F32 R24, R4, gdesc[UR8], R24", "@P1 BRA 0x0")
+    assert [i.word for i in sass.work(program, sass.main_loop(program))] == ["HADD2"] * 4 + ["BRA", "HGMMA", "BRA"]
+
+
 def test_inner_of_two_nested_loops():
     program = code("MOV R1, R2", "HMMA.16816.F32 R8, R4, R12, R8", "@P0 BRA 0x10", "@P1 BRA 0x0", "BRA 0x40")
     assert (sass.main_loop(program).first, sass.main_loop(program).last) == (0x10, 0x20)
