@@ -132,6 +132,7 @@ struct rows_op {
     int64_t x_stride;
     const float *bias;
     struct gemm_out out; /* STORE or ADD; a gate is done by gate_combine */
+    bool one_order; /* a row's sums have one order whatever the number of rows (--invariant) */
 };
 cudaError_t gemm_rows(const struct launch *launch, const struct rows_op *op);
 
@@ -246,7 +247,6 @@ struct attend_plan {
     int32_t decode_max, prefill_max;
     int32_t n_decode, n_prefill, n_decode_rows;
 };
-enum { ATTEND_CHUNK_FIXED = 512 }; /* --invariant: keys of a split, whatever the batch */
 void attend_plan_batch(struct attend_plan *plan, const struct batch *batch, int32_t window,
                        int32_t n_kv_heads, int32_t chunk, const struct device_info *device);
 /* Most decode items that `rows` rows of at most ctx keys make with this chunk (0: chosen): decode_max,
@@ -289,9 +289,10 @@ struct sample_in {
     const struct device_sample *rows;
     const int32_t *ids;
     struct device_sampled *outs;
-    float *scratch;      /* sample_workspace bytes */
+    float *scratch;      /* sample_workspace bytes, zero before the first launch */
 };
-/* Whether the device form has everything this row asks for (typical_p has not). */
+/* Whether the device form has everything this row asks for (typical_p has not). Vocabularies of up
+ * to 1,048,576 tokens; one launch at a time on a scratch. */
 bool sample_fits(const struct sample_row *row);
 size_t sample_workspace(int32_t vocab, int32_t n_rows);
 cudaError_t sample_rows(const struct launch *launch, const struct sample_in *op);
