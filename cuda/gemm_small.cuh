@@ -20,12 +20,12 @@
  * Stages are consumed and filled in the same order; a stage is filled again as soon as its codes
  * are in registers, with what comes STAGES later. */
 
-struct stream {              /* of a warp; few registers, x has 64 of them */
-    const uint8_t *next;     /* unit to copy */
-    const struct step *step; /* its tile */
-    int n_steps;             /* tiles to copy, this one included */
-    int unit, n_units;       /* unit of this warp in the tile, of how many */
-    uint32_t count;          /* stages consumed */
+struct stream {          /* of a warp; few registers, x has 64 of them */
+    const uint8_t *next; /* unit to copy */
+    int step;            /* its tile */
+    int n_steps;         /* tiles to copy, this one included */
+    int unit, n_units;   /* unit of this warp in the tile, of how many */
+    uint32_t count;      /* stages consumed */
 };
 template <class S> DEVICE unsigned char *stream_stage(unsigned char *ring, int stage)
 {
@@ -68,7 +68,7 @@ DEVICE void stream_fill(struct stream &s, const struct small_args &a, const stru
             s.unit = 0;
             s.step++;
             if (--s.n_steps > 0)
-                s.next = stream_start(a, s.step);
+                s.next = stream_start(a, sh.steps + s.step);
         }
     }
     if (!BULK)
@@ -99,30 +99,34 @@ DEVICE void stream_done(struct stream &s, const struct small_args &a, const stru
 /* ---- products ---------------------------------------------------------------------------------
  */
 
-/* A lane's share of a unit. FINE: groups of 32 (of 64: each scale twice). */
+/* A lane's share of a unit, or of half of one (FINE: two groups of 32; of 64: each scale twice). */
 template <int BITS, int ZERO, bool FINE> struct unit_codes {
-    enum { GROUPS = FINE ? 4 : 1, WORDS = BITS == 4 ? 8 : 16 };
-    uint32_t word[WORDS];
+    enum { PARTS = FINE ? 2 : 1, GROUPS = FINE ? 2 : 1, ATOMS = BITS / 2 / PARTS };
+    uint32_t word[4 * ATOMS];
     uint32_t scale[GROUPS], zero[GROUPS]; /* of rows g (low half) and g + 8 */
 };
 template <int BITS, int ZERO, bool FINE>
 DEVICE void unit_read(unit_codes<BITS, ZERO, FINE> &c, const struct small_args &a,
-                      const unsigned char *unit)
+                      const unsigned char *unit, int part)
 {
+    typedef unit_codes<BITS, ZERO, FINE> C;
 #pragma unroll
-    for (int atom = 0; atom < BITS / 2; atom++) {
-        const uint4 v = ld128(unit + atom * F64_ATOM_BYTES + lane_id() * 16);
-        c.word[4 * atom] = v.x, c.word[4 * atom + 1] = v.y;
-        c.word[4 * atom + 2] = v.z, c.word[4 * atom + 3] = v.w;
+    for (int i = 0; i < C::ATOMS; i++) {
+        const uint4 v = ld128(unit + (part * C::ATOMS + i) * F64_ATOM_BYTES + lane_id() * 16);
+        c.word[4 * i] = v.x;
+        c.word[4 * i + 1] = v.y;
+        c.word[4 * i + 2] = v.z;
+        c.word[4 * i + 3] = v.w;
     }
     const unsigned char *own = unit + lane_id() / 4 * 4;
     constexpr int AT = F64_UNIT_ROWS * F64_UNIT_COLS * BITS / 8; /* of the scales */
 #pragma unroll
-    for (int i = 0; i < unit_codes<BITS, ZERO, FINE>::GROUPS; i++) {
-        c.scale[i] = *(const uint32_t *)(own + (FINE ? a.scale_at[i] : AT));
+    for (int i = 0; i < C::GROUPS; i++) {
+        const int group = part * C::GROUPS + i;
+        c.scale[i] = *(const uint32_t *)(own + (FINE ? a.scale_at[group] : AT));
         c.zero[i] = 0;
         if (ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION)
-            c.zero[i] = *(const uint32_t *)(own + (FINE ? a.zero_at[i] : AT + 32));
+            c.zero[i] = *(const uint32_t *)(own + (FINE ? a.zero_at[group] : AT + 32));
     }
 }
 /* The A fragment of k16 tile `tile`; z of its group, `zero` where zeros are fractions. */
@@ -153,9 +157,10 @@ template <int BITS, int ZERO> DEVICE auto unit_zeros(uint32_t zero)
 }
 template <int BITS, int ZERO, int TILES, bool FINE>
 DEVICE void unit_multiply(float (&acc)[TILES][4], const unit_codes<BITS, ZERO, FINE> &c,
-                          const uint32_t (&x)[8][TILES][2], const uint32_t *pairs)
+                          const uint32_t (&x)[8][TILES][2], int part, const uint32_t *pairs)
 {
-    constexpr int GROUPS = unit_codes<BITS, ZERO, FINE>::GROUPS;
+    typedef unit_codes<BITS, ZERO, FINE> C;
+    constexpr int GROUPS = C::GROUPS, GROUP_TILES = 8 / C::PARTS / GROUPS;
 #pragma unroll
     for (int group = 0; group < GROUPS; group++) {
         const auto z = unit_zeros<BITS, ZERO>(c.zero[group]);
@@ -164,13 +169,13 @@ DEVICE void unit_multiply(float (&acc)[TILES][4], const unit_codes<BITS, ZERO, F
         for (int t = 0; t < TILES; t++)
             sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = 0.0f;
 #pragma unroll
-        for (int i = 0; i < 8 / GROUPS; i++) {
-            const int tile = group * (8 / GROUPS) + i;
+        for (int i = 0; i < GROUP_TILES; i++) {
+            const int tile = group * GROUP_TILES + i, at = part * (8 / C::PARTS) + tile;
             uint32_t w[4];
             unit_fragment(w, c, tile, z, c.zero[group], pairs);
 #pragma unroll
             for (int t = 0; t < TILES; t++)
-                mma_f16(sum[t], w, x[tile][t][0], x[tile][t][1]);
+                mma_f16(sum[t], w, x[at][t][0], x[at][t][1]);
         }
         const float low = f16_low(c.scale[group]), high = f16_high(c.scale[group]);
 #pragma unroll
@@ -213,18 +218,25 @@ DEVICE void tile_multiply(float (&acc)[TILES][4], const uint32_t (&x)[4 / TILES]
     for (int u = 0; u < S::UNITS; u += S::STAGE_UNITS) {
         if (u < stream.n_units) {
             const unsigned char *stage = stream_wait<S, BULK>(stream, sh);
-            const bool two = S::STAGE_UNITS == 2 && u + 1 < stream.n_units;
             unit_codes<BITS, ZERO, FINE> c[S::STAGE_UNITS];
-            unit_read(c[0], a, stage);
-            if (two)
-                unit_read(c[SECOND], a, stage + S::SLOT);
-            if (!S::LATE)
+            if constexpr (S::LATE) {
+#pragma unroll
+                for (int part = 0; part < c[0].PARTS; part++) {
+                    unit_read(c[0], a, stage, part);
+                    unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[0], x[u], part, sh.pairs);
+                }
                 stream_done<S, BULK>(stream, a, sh);
-            unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[0], x[u], sh.pairs);
-            if (two)
-                unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[SECOND], x[u + SECOND], sh.pairs);
-            if (S::LATE)
+            } else {
+                const bool two = S::STAGE_UNITS == 2 && u + 1 < stream.n_units;
+                unit_read(c[0], a, stage, 0);
+                if (two)
+                    unit_read(c[SECOND], a, stage + S::SLOT, 0);
                 stream_done<S, BULK>(stream, a, sh);
+                unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[0], x[u], 0, sh.pairs);
+                if (two)
+                    unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[SECOND], x[u + SECOND], 0,
+                                                           sh.pairs);
+            }
         }
     }
 }
@@ -246,7 +258,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     stream.n_steps = own_units > 0 ? share.n_tiles : 0;
     stream.unit = 0;
     stream.count = 0;
-    stream.step = sh.steps;
+    stream.step = 0;
     stream.next = NULL;
     if (thread < share.n_tiles) {
         sh.steps[thread] = item_step(a, (share.tile_from + thread) >> pair, thread & pair);
@@ -260,7 +272,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     }
     block_sync();
     if (stream.n_steps > 0)
-        stream.next = stream_start(a, stream.step);
+        stream.next = stream_start(a, sh.steps);
 #pragma unroll 1
     for (int i = 0; i < S::STAGES; i++)
         stream_fill<S, BULK>(stream, a, sh, i);
