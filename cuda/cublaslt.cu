@@ -1,6 +1,7 @@
 /* cublaslt.cu - blas.h through cuBLASLt, opened at run time: nibble starts without it.
  *
- * The library is found by its version's name, 13 or 12; cublasLt.h gives types and numbers alone.
+ * The library is found by its version's name, 13 or 12; cublasLt.h gives types and numbers alone. A
+ * toolkit without that header builds a nibble without this kernel.
  * cuBLASLt counts columns first: our row-major y [rows][n_out] is its D, n_out x rows; w is A
  * transposed, x is B as it is:
  *
@@ -9,7 +10,22 @@
  * What the heuristic chose for a shape is kept with its descriptors in a table of PLANS_MAX; a
  * step's shapes are few (slices and chunks of fixed size, and their remainders). */
 #include "cuda/blas.h"
-#ifndef HOSTCUDA /* tests/hostcuda/cublaslt.cpp */
+#if defined(HOSTCUDA)
+/* tests/hostcuda/cublaslt.cpp */
+#elif !__has_include(<cublasLt.h>)
+struct blas *blas_open(struct err *err)
+{
+    (void)err_set(err, ERR_UNAVAILABLE, "cuBLASLt: the toolkit of this build had no cublasLt.h");
+    return NULL;
+}
+void blas_close(struct blas *)
+{
+}
+cudaError_t blas_run(struct blas *, cudaStream_t, const struct blas_product *)
+{
+    return cudaErrorNotSupported;
+}
+#else
 #include <cublasLt.h>
 #include <dlfcn.h>
 #include <stdlib.h>

@@ -270,8 +270,9 @@ static cudaError_t finish_piece(const struct launch *launch, const struct dense 
     a.aligned = op->out.stride % 4 == 0 && (uintptr_t)a.out.y % (4 * bytes) == 0;
     const dim3 grid((unsigned)((a.n_cols + EPILOGUE_COLS - 1) / EPILOGUE_COLS),
                     (unsigned)((n_rows + EPILOGUE_ROWS - 1) / EPILOGUE_ROWS));
-    return LAUNCH((dense_epilogue), grid, EPILOGUE_THREADS, 0, launch->stream,
-                  launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, a);
+    /* Plain: it could do nothing before the product is there, and the library may end with a node
+     * that is no kernel (a recording allows no programmatic edge from it). */
+    return LAUNCH((dense_epilogue), grid, EPILOGUE_THREADS, 0, launch->stream, LAUNCH_PLAIN, a);
 }
 
 /* ---- the product -------------------------------------------------------------------------------

@@ -433,14 +433,15 @@ static cudaError_t launch_tile(const struct launch *launch, const struct rows_ar
                   launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, a);
 }
 template <enum dtype T>
-static cudaError_t launch_rows(const struct launch *launch, const struct rows_args &a)
+static cudaError_t launch_rows(const struct launch *launch, const struct rows_args &a,
+                               bool one_order)
 {
-    if (a.rows <= 8)
-        return launch_small<T, 1>(launch, a);
-    if (a.rows <= 16)
-        return launch_small<T, 2>(launch, a);
-    if (a.rows <= GEMM_SMALL_ROWS)
-        return launch_small<T, 4>(launch, a);
+    if (a.rows <= GEMM_SMALL_ROWS && !one_order) {
+        if (a.rows <= 8)
+            return launch_small<T, 1>(launch, a);
+        return a.rows <= 16 ? launch_small<T, 2>(launch, a) : launch_small<T, 4>(launch, a);
+    }
+    /* both tiles add k16 after k16 */
     const int32_t tiles = tiles_of(a.rows, large_tile::BM) * tiles_of(a.n_out, large_tile::BN);
     if (tiles < launch->device->n_sms)
         return launch_tile<T, small_tile>(launch, a);
@@ -465,11 +466,11 @@ cudaError_t gemm_rows(const struct launch *launch, const struct rows_op *op)
     a.out_pairs = op->out.stride % 2 == 0 && (uintptr_t)op->out.y % pair == 0;
     switch (op->dtype) {
     case DTYPE_BF16:
-        return launch_rows<DTYPE_BF16>(launch, a);
+        return launch_rows<DTYPE_BF16>(launch, a, op->one_order);
     case DTYPE_F16:
-        return launch_rows<DTYPE_F16>(launch, a);
+        return launch_rows<DTYPE_F16>(launch, a, op->one_order);
     case DTYPE_F32:
-        return launch_rows<DTYPE_F32>(launch, a);
+        return launch_rows<DTYPE_F32>(launch, a, op->one_order);
     default:
         return cudaErrorInvalidValue;
     }

@@ -200,6 +200,7 @@ static bool rows_product(struct cuda *cuda, const struct weight_part *part, int3
     op.x_stride = x_stride;
     op.bias = part->bias;
     op.out = out;
+    op.one_order = cuda->options.invariant;
     return run(cuda, PATH_GEMM_ROWS, gemm_rows(&launch, &op), name);
 }
 

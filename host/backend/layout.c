@@ -41,7 +41,10 @@
  *
  *   Rows past n_out in the last tile have factor, scales and codes 0. Everything is a multiple of
  * 64 bytes: a line never straddles two cache lines. Cost at 4 bits, n_in 2048: 4.27 bits a weight
- * with groups of 128, 4.52 with 64; a row's factor is 32 bits of it. */
+ * with groups of 128, 4.52 with 64; a row's factor is 32 bits of it.
+ *
+ * LAYOUT_W4_F64, LAYOUT_W8_F64   units in the order of MMA fragments, for the CUDA kernels; drawn
+ * in layout_f64.c, which has the code too. */
 #include "host/backend/layout.h"
 
 #include <assert.h>

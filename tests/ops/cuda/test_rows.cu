@@ -14,6 +14,11 @@ struct rows_case {
     int n_sms; /* 0: the device's */
 };
 
+static const char *dtype_names(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 ? "f32" : dtype == DTYPE_F16 ? "f16" : "bf16";
+}
+
 /* Stored numbers and what they are. fp16 of all magnitudes, subnormals too; fp32 of 24 bits. */
 struct stored_rows {
     std::vector<uint8_t> bytes;
@@ -139,12 +144,51 @@ template <typename Y> static void test_rows(const struct rows_case &c)
     }
 }
 
+/* A row among others and alone: the same bits, with one_order, in both tiles' ranges. */
+static void test_one_order(enum dtype dtype)
+{
+    enum { ROWS = 140, N_OUT = 150, N_IN = 200 };
+    const stored_rows w(dtype, (size_t)N_OUT * N_IN, 0, 3);
+    struct random_numbers random = { 4 };
+    std::vector<uint16_t> x((size_t)ROWS * N_IN);
+    for (uint16_t &v : x)
+        v = bf16_bits((double)random.uniform());
+    const device_array<uint8_t> w_device(w.bytes);
+    const device_array<uint16_t> x_device(x);
+    struct device_info device = harness.device;
+    struct launch launch = harness.launch;
+    launch.device = &device;
+    struct rows_op op;
+    memset(&op, 0, sizeof op);
+    op.w = w_device.data();
+    op.dtype = dtype;
+    op.n_out = N_OUT;
+    op.n_in = N_IN;
+    op.x = x_device.data();
+    op.x_stride = N_IN;
+    op.out.stride = N_OUT;
+    op.out.dtype = DTYPE_F32;
+    op.out.scale = 1;
+    std::vector<uint32_t> all;
+    const int counts[] = { ROWS, 1, 8, 20, 33, 70 };
+    for (int rows : counts) {
+        const device_array<uint32_t> y((size_t)rows * N_OUT);
+        op.rows = rows;
+        op.one_order = true;
+        device.n_sms = rows == 70 ? 100 : 1; /* the small tile, and the large one */
+        op.out.y = y.data();
+        CUDA(gemm_rows(&launch, &op));
+        const std::vector<uint32_t> bits = y.read();
+        if (all.empty())
+            all = bits;
+        EXPECT(std::equal(bits.begin(), bits.end(), all.begin()), "%d rows alone have other bits",
+               rows);
+    }
+}
+
 static void run_case(const struct rows_case &c)
 {
-    CASE("%s x %d rows, [%d][%d] -> %s, %s%s%s gap=%d shift=%d sms=%d",
-         c.dtype == DTYPE_F32   ? "f32"
-         : c.dtype == DTYPE_F16 ? "f16"
-                                : "bf16",
+    CASE("%s x %d rows, [%d][%d] -> %s, %s%s%s gap=%d shift=%d sms=%d", dtype_names(c.dtype),
          c.rows, c.n_out, c.n_in, c.out == DTYPE_F32 ? "f32" : "bf16",
          c.epilogue == EPILOGUE_ADD ? "add" : "store", c.bias ? " bias" : "",
          c.soft_cap > 0 ? " cap" : "", c.gap, c.shift, c.n_sms)
@@ -186,6 +230,7 @@ int main(int argc, char **argv)
             c.shift = 1; /* w neither */
             run_case(c);
         }
+        CASE("one order, %s", dtype_names(dtype)) test_one_order(dtype);
         /* few multiprocessors: the large tile */
         run_case({ dtype, 130, 140, 104, DTYPE_BF16, EPILOGUE_STORE, true, 1, 0, 2, 0, 1 });
         run_case({ dtype, 33, 256, 72, DTYPE_F32, EPILOGUE_ADD, false, 2, 0, 0, 0, 1 });
