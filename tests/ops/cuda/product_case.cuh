@@ -195,13 +195,13 @@ static inline void product_test_pdl(const struct product_case &c, product_launch
     const std::vector<uint32_t> old((size_t)c.rows * (size_t)op.out.stride, UINT32_MAX);
     const std::vector<uint32_t> wanted = product_run<uint32_t>(c, op, launch, old);
     const size_t words = x.data_device->n * sizeof *x.data_device->data() / sizeof(uint32_t);
-    device_array<uint32_t> late(words), y(old), tickets((size_t)GEMM_TICKETS);
+    device_array<uint32_t> late(words), first(old), second(old), tickets((size_t)GEMM_TICKETS);
     device_array<float> partial(PRODUCT_PARTIAL);
     tickets.zero();
     const struct product_words copy = { (const uint32_t *)(const void *)op.x, late.data(),
                                         (int)words };
     op.x = late.data();
-    op.out.y = y.data();
+    op.out.y = first.data();
     op.partial = partial.data();
     op.partial_bytes = PRODUCT_PARTIAL * sizeof(float);
     op.tickets = tickets.data();
@@ -209,8 +209,10 @@ static inline void product_test_pdl(const struct product_case &c, product_launch
     pdl.pdl = harness.device.arch >= 90;
     CUDA(LAUNCH((product_copy), dim3(1), 128, 0, harness.stream, LAUNCH_PLAIN, copy));
     CUDA(launch(&pdl, &op));
+    op.out.y = second.data();
     CUDA(launch(&pdl, &op));
-    EXPECT(y.read() == wanted, "other bits than after a full stop");
+    EXPECT(first.read() == wanted, "other bits than after a full stop");
+    EXPECT(second.read() == wanted, "other bits behind itself");
 }
 static inline const char *product_name(const struct product_case &c)
 {
