@@ -402,7 +402,7 @@ static void test_vocab(int vocab, int first_kind, int last_kind, int n_rows, int
 }
 
 #if defined(__SANITIZE_THREAD__)
-static const bool quick = true; /* 50 times slower */
+static const bool quick = true; /* a hundred times slower: the paths, not the numbers */
 #else
 static const bool quick = false;
 #endif
@@ -410,16 +410,19 @@ static const bool quick = false;
 int main(int argc, char **argv)
 {
     harness_init(argc, argv);
+    if (quick) {
+        test_vocab(33, 0, KINDS - 1, 2, 1, 1);
+        test_vocab(5000, NARROW, NARROW, 1, 0, 16);
+        return harness_end();
+    }
     for (int vocab : { 1, 2, 31, 33, 100, 257, 1000 })
-        if (!quick || vocab == 33)
-            test_vocab(vocab, 0, KINDS - 1, quick ? 4 : 20, quick ? 1 : 6, 1);
-    test_vocab(6000, 0, quick ? TIES : KINDS - 1, quick ? 2 : 6, quick ? 0 : 1, 1);
-    test_vocab(9000, 0, quick ? TIES : KINDS - 1, quick ? 1 : 2, quick ? 0 : 1, 16);
-    if (!quick)
-        for (int vocab : { 32000, 50257, 128256 }) {
-            test_vocab(vocab, 0, HUGE_SPAN, harness.full ? 12 : 2, 2, 1);
-            test_vocab(vocab, 0, HUGE_SPAN, harness.full ? 3 : 1, 1, 16);
-        }
+        test_vocab(vocab, 0, KINDS - 1, 20, 6, 1);
+    test_vocab(6000, 0, KINDS - 1, 6, 1, 1);
+    test_vocab(9000, 0, KINDS - 1, 2, 1, 16);
+    for (int vocab : { 32000, 50257, 128256 }) {
+        test_vocab(vocab, 0, HUGE_SPAN, harness.full ? 12 : 2, 2, 1);
+        test_vocab(vocab, 0, HUGE_SPAN, harness.full ? 3 : 1, 1, 16);
+    }
     CASE("padding") test_padding();
     CASE("sample_fits") test_fits();
     CASE("too wide") test_too_wide();
