@@ -2,7 +2,8 @@
  *
  * A row of the table says "from this many token rows on, try this kernel first"; a kernel that does
  * not take the op (fits) leaves it to the next. gemm_mma takes everything. --invariant uses
- * gemm_mma alone: its sums have one order whatever the number of rows. */
+ * gemm_mma alone: its sums have one order whatever the number of rows (and step.cu one kind of
+ * attention). */
 #include "cuda/state.h"
 
 struct choice {

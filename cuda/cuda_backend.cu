@@ -130,7 +130,7 @@ static bool cuda_prepare(struct backend *be, const struct backend_limits *limits
                        l->n_heads, l->n_kv_heads, l->head_dim);
     const size_t rows = (size_t)(l->rows_max > l->logit_rows_max ? l->rows_max : l->logit_rows_max);
     const size_t cols = (size_t)f64_pad(l->cols_max, F64_UNIT_COLS);
-    const size_t items = (size_t)step_decode_items(cuda, l->seqs_max);
+    const size_t items = (size_t)step_decode_items(cuda, step_decode_rows(cuda));
     cuda->partial_bytes = partial_wanted(cuda);
     const struct {
         void **memory;
@@ -263,6 +263,7 @@ static void cuda_close(struct backend *be)
     dense_close(cuda->dense);
     sampling_release(cuda);
     cudaFree(cuda->staging);
+    free(cuda->step.rows_alone);
     cudaFreeHost(cuda->step.host);
     for (int32_t g = 0; g < KV_GROUPS_MAX; g++)
         cudaFreeHost(cuda->step.pages_host[g]);

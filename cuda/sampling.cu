@@ -51,7 +51,8 @@ static int32_t put_ids(struct cuda *cuda, int32_t *used, const void *from, int32
     if (n > SAMPLE_IDS_MAX - *used)
         return -1;
     const int32_t at = *used;
-    memcpy(cuda->ids_host + at, from, (size_t)n * sizeof(int32_t));
+    if (n > 0)
+        memcpy(cuda->ids_host + at, from, (size_t)n * sizeof(int32_t));
     *used += n;
     return at;
 }

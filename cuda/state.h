@@ -44,7 +44,8 @@ struct step_buffers {
     size_t tokens_at, positions_at, row_seq_at, logit_rows_at;  /* int32 */
     size_t decode_at[KV_GROUPS_MAX], prefill_at[KV_GROUPS_MAX]; /* struct attend_item */
     int32_t decode_max, prefill_max;
-    uint64_t serial; /* of the batch that is there; 0: none */
+    struct batch_seq *rows_alone; /* --invariant: [rows_max] */
+    uint64_t serial;              /* of the batch that is there; 0: none */
     int32_t n_decode[KV_GROUPS_MAX], n_prefill[KV_GROUPS_MAX], n_decode_rows;
     bool identity_logits; /* logit row i is row i, for every row */
     bool in_flight;       /* a copy out of `host` may still be under way */
@@ -117,7 +118,8 @@ bool cuda_ok(struct cuda *cuda, cudaError_t status, const char *op, const char *
 void cuda_fail(struct cuda *cuda, const char *format, ...) PRINTF_LIKE(2, 3);
 /* step.cu: sends the batch, padded to the recording's bucket; once a batch. */
 bool step_reserve(struct cuda *cuda, struct err *err);
-/* Grid of the decode attention for this many rows. */
+/* Rows of a step that decode attention may have to do; its grid for this many rows. */
+int32_t step_decode_rows(const struct cuda *cuda);
 int32_t step_decode_items(const struct cuda *cuda, int32_t rows);
 bool step_send(struct cuda *cuda, const struct batch *batch, int32_t rows);
 /* Device memory outside the regions. */

@@ -12,9 +12,19 @@ static size_t place(size_t *at, size_t bytes)
     return here;
 }
 
+/* --invariant: every row is attended to as a decode row, with splits that depend on its position
+ * alone; prompts pay for it by reading their keys once a row. */
 static int32_t chunk_of(const struct cuda *cuda)
 {
-    return cuda->options.invariant ? ATTEND_CHUNK_FIXED : 0;
+    enum { CHUNK_MIN = 512, SPLITS_MAX = 32 }; /* bounds the partial sums: 32 a row */
+    if (!cuda->options.invariant)
+        return 0;
+    const int32_t chunk = f64_pad(cuda->limits.ctx / SPLITS_MAX + 1, PAGE_TOKENS);
+    return chunk > CHUNK_MIN ? chunk : CHUNK_MIN;
+}
+int32_t step_decode_rows(const struct cuda *cuda)
+{
+    return cuda->options.invariant ? cuda->limits.rows_max : cuda->limits.seqs_max;
 }
 int32_t step_decode_items(const struct cuda *cuda, int32_t rows)
 {
@@ -26,7 +36,7 @@ bool step_reserve(struct cuda *cuda, struct err *err)
 {
     struct step_buffers *s = &cuda->step;
     const struct backend_limits *l = &cuda->limits;
-    s->decode_max = step_decode_items(cuda, l->seqs_max);
+    s->decode_max = step_decode_items(cuda, step_decode_rows(cuda));
     s->prefill_max = attend_prefill_items_max(l->rows_max);
     size_t at = 0;
     s->tokens_at = place(&at, (size_t)l->rows_max * sizeof(int32_t));
@@ -40,6 +50,11 @@ bool step_reserve(struct cuda *cuda, struct err *err)
     s->bytes = at;
     if (!cuda_take(cuda, (void **)&s->device, at, "the step's batch", err))
         return false;
+    if (cuda->options.invariant) {
+        s->rows_alone = (struct batch_seq *)calloc((size_t)l->rows_max, sizeof *s->rows_alone);
+        if (s->rows_alone == NULL)
+            return err_set(err, ERR_MEMORY, "cuda: no memory for %d rows", l->rows_max);
+    }
     if (!cuda_ok(cuda, cudaMallocHost((void **)&s->host, at), "pinned memory", "batch")) {
         *err = cuda->failure;
         return false;
@@ -114,6 +129,22 @@ static void fill_rows(struct cuda *cuda, const struct batch *batch, int32_t rows
     }
 }
 
+/* Every row as a sequence of its own, for the plan of attention. */
+static void part_rows(struct cuda *cuda, struct batch *batch)
+{
+    int32_t n = 0;
+    for (int32_t s = 0; s < batch->n_seqs; s++)
+        for (int32_t r = 0; r < batch->seqs[s].n_rows; r++) {
+            struct batch_seq *row = &cuda->step.rows_alone[n++];
+            row->slot = batch->seqs[s].slot;
+            row->first_row = batch->seqs[s].first_row + r;
+            row->n_rows = 1;
+            row->first_position = batch->seqs[s].first_position + r;
+        }
+    batch->seqs = cuda->step.rows_alone;
+    batch->n_seqs = n;
+}
+
 bool step_send(struct cuda *cuda, const struct batch *batch, int32_t rows)
 {
     struct step_buffers *s = &cuda->step;
@@ -127,6 +158,9 @@ bool step_send(struct cuda *cuda, const struct batch *batch, int32_t rows)
     if (s->in_flight && !cuda_ok(cuda, cudaEventSynchronize(cuda->copied), "wait", "batch"))
         return false;
     fill_rows(cuda, batch, rows);
+    struct batch planned = *batch;
+    if (cuda->options.invariant)
+        part_rows(cuda, &planned);
     for (int32_t g = 0; g < batch->n_groups; g++) {
         struct attend_plan plan;
         memset(&plan, 0, sizeof plan);
@@ -134,7 +168,7 @@ bool step_send(struct cuda *cuda, const struct batch *batch, int32_t rows)
         plan.prefill = (struct attend_item *)(void *)(s->host + s->prefill_at[g]);
         plan.decode_max = s->decode_max;
         plan.prefill_max = s->prefill_max;
-        attend_plan_batch(&plan, batch, cuda->limits.windows[g], cuda->limits.n_kv_heads,
+        attend_plan_batch(&plan, &planned, cuda->limits.windows[g], cuda->limits.n_kv_heads,
                           chunk_of(cuda), &cuda->info);
         s->n_decode[g] = plan.n_decode;
         s->n_prefill[g] = plan.n_prefill;

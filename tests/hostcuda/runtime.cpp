@@ -35,7 +35,8 @@ void hc_settings_read(void)
     hc_settings.truncate = environment("HOSTCUDA_TRUNCATE", 0) != 0;
     if (hc_settings.fault_at == 0)
         hc_settings.fault_at = environment("HOSTCUDA_FAULT_AT", 0);
-    hostcuda_counting = environment("HOSTCUDA_COUNTERS", 0) != 0;
+    /* Counting is no thread's work: the race detector would take it for the kernel's. */
+    hostcuda_counting = environment("HOSTCUDA_COUNTERS", 0) != 0 && __tsan_acquire == nullptr;
     if (hostcuda_counting)
         atexit(print_counters);
     hc_random.state ^= (uint64_t)environment("HOSTCUDA_SEED", 1) * 0x9e3779b97f4a7c15u;
@@ -48,9 +49,11 @@ void hostcuda_seed(uint64_t seed)
 void hostcuda_fault_at(long n)
 {
     hc_settings_read();
+    const bool lost = sticky != cudaSuccess;
     hc_settings.fault_at = n == 0 ? 0 : n_calls + n;
     sticky = last_error = cudaSuccess;
-    hc_capture_forget(); /* a capture that the fault left open died with the device */
+    if (lost)
+        hc_streams_forget(); /* what was queued or captured died with the device */
 }
 long hostcuda_calls(void)
 {
@@ -444,6 +447,13 @@ static struct hc_kernel_count *count_of(const char *pretty)
     snprintf(count->name, sizeof count->name, "%s", name.c_str());
     return count;
 }
+struct hc_kernel_count *hc_count_of(const char *name)
+{
+    for (hc_kernel_count &k : kernels)
+        if (strcmp(k.name, name) == 0)
+            return &k;
+    return nullptr;
+}
 long hostcuda_launches(const char *kernel)
 {
     const size_t n = strlen(kernel);
@@ -460,14 +470,13 @@ void hostcuda_each_kernel(void (*fn)(const char *name, long launches, void *cont
 }
 static void print_counters(void)
 {
-    fprintf(stderr, "hostcuda_calls=%ld\n", n_calls);
-    fprintf(stderr, "%-48s %8s %12s %12s %12s %12s %12s\n", "kernel", "launches", "ldg_stream",
-            "cp_async", "bulk_copy", "shared", "conflicts");
+    fprintf(stderr, "%-48s %8s %12s %12s %12s %12s %10s %10s\n", "kernel", "launches", "ldg_stream",
+            "cp_async", "bulk_copy", "ld/st128", "rounds", "conflicts");
     for (const hc_kernel_count &k : kernels)
-        fprintf(stderr, "%-48s %8ld %12llu %12llu %12llu %12llu %12llu\n", k.name, k.launches,
+        fprintf(stderr, "%-48s %8ld %12llu %12llu %12llu %12llu %10llu %10llu\n", k.name, k.launches,
                 (unsigned long long)k.stream_bytes, (unsigned long long)k.copy_bytes,
-                (unsigned long long)k.bulk_bytes, (unsigned long long)k.shared_reads,
-                (unsigned long long)k.shared_conflicts);
+                (unsigned long long)k.bulk_bytes, (unsigned long long)k.plain_bytes,
+                (unsigned long long)k.shared_reads, (unsigned long long)k.shared_conflicts);
 }
 cudaError_t hostcuda_launch(const struct hostcuda_kernel *kernel, dim3 grid, int threads,
                             size_t shared_bytes, cudaStream_t stream, int flags, const void *args)

@@ -65,5 +65,5 @@ bool hc_stream_ok(cudaStream_t stream);
 /* Runs what the streams hold; those that the null stream waits for; one stream. */
 void hc_run_all(void);
 void hc_run_blocking(void);
-void hc_capture_forget(void);
+void hc_streams_forget(void);
 void hc_run_stream(struct hostcuda_stream *stream, long until);

@@ -169,9 +169,9 @@ cudaError_t cudaEventCreate(cudaEvent_t *out)
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
-    CALL;
-    delete event;
-    return cudaSuccess;
+    struct hc_call call;
+    delete event; /* of a lost device too: what is left of it is here */
+    return call.status;
 }
 static double now(void)
 {
@@ -272,12 +272,14 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 /* ---- capture and graphs -------------------------------------------------------------------------
  */
 
-void hc_capture_forget(void)
+void hc_streams_forget(void)
 {
-    if (!capturing)
-        return;
-    for (struct hostcuda_stream *s : capturing->streams)
+    for (struct hostcuda_stream *s : streams) {
+        s->queue.clear();
+        s->n_run = s->n_queued;
         s->capture.reset();
+        s->unjoined = false;
+    }
     capturing.reset();
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
@@ -362,13 +364,13 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t 
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
-    CALL;
-    delete exec;
-    return cudaSuccess;
+    struct hc_call call;
+    delete exec; /* of a lost device too: what is left of it is here */
+    return call.status;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
-    CALL;
-    delete graph;
-    return cudaSuccess;
+    struct hc_call call;
+    delete graph; /* of a lost device too: what is left of it is here */
+    return call.status;
 }
