@@ -14,7 +14,7 @@ from collections import namedtuple
 # slack: kernels.md's 1.25 where its targets are, symmetric weights in groups of 128; other kinds (small
 # groups, zero points, fractions) do their setup more often than this arithmetic knows and get twice
 # the budget: a bound against accidents.
-Loop = namedtuple("Loop", "bits alu fma rows slack")
+Loop = namedtuple("Loop", "bits alu fma rows slack other")
 SLACK, SLACK_OTHER = 1.25, 2.0
 
 # kernels.md 3: int4 5 + 4 a 8 weights; int8 4 + 4 a 4 weights.
@@ -36,7 +36,7 @@ def weights_loop(bits, token_tiles, tiles_of_group=8, zeros=False, fraction=Fals
     alu = ALU[bits] + setup / 2 + (0 if scaled_weights else 2 * products)
     fma = FMA[bits] + setup / 2 + (4 if scaled_weights else 4 * products) + (4 if fraction else 0)
     plain = tiles_of_group == 8 and not zeros and not fraction
-    return Loop(bits, alu, fma, 8 * token_tiles, SLACK if plain else SLACK_OTHER)
+    return Loop(bits, alu, fma, 8 * token_tiles, SLACK if plain else SLACK_OTHER, 0)
 
 
 SYMMETRIC, WHOLE, FRACTION, TABLE = range(4)
@@ -102,7 +102,10 @@ def wgmma_loop(t):
     if codes == WG_TABLE:
         return None
     zeros = codes == WG_ZEROS
-    return weights_loop(bits, tokens / 8, 2 if fine else 8, zeros, zeros, scaled_weights=bool(fine) or tokens > 64)
+    loop = weights_loop(bits, tokens / 8, 2 if fine else 8, zeros, zeros, scaled_weights=bool(fine) or tokens > 64)
+    # Descriptors are made in uniform registers, a product and a stage at a time, and products are
+    # fenced and waited for: six issue slots a tile, of 16 and more that its tensor time leaves.
+    return loop._replace(other=6)
 
 
 def attend_stride(d):

@@ -101,9 +101,20 @@ def sites_of(name, text):
     return sorted(set(found))
 
 
+def copy_if_new(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 def instrument():
-    """Writes the instrumented sources; [site]."""
+    """Writes the instrumented sources, and beside them the headers and tests as they are now; [site]."""
     sites = []
+    for path in [*(ROOT / "cuda").glob("*.h"), *(ROOT / "tests/ops/cuda").iterdir()]:
+        copy_if_new(OUT / "src" / path.relative_to(ROOT), path.read_text())
+    for old in (OUT / "src/cuda").glob("*.cu*"):
+        if not (ROOT / "cuda" / old.name).exists():
+            old.unlink()
     for path in sorted((ROOT / "cuda").glob("*.cu*")):
         if path.name in WRAPPERS:
             continue
@@ -125,10 +136,7 @@ def instrument():
             at = end
         pieces.append(text[at:])
         new = f'#line 1 "cuda/{path.name}"\n' + "".join(pieces)
-        target = OUT / "src" / "cuda" / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists() or target.read_text() != new:
-            target.write_text(new)
+        copy_if_new(OUT / "src" / "cuda" / path.name, new)
     return sites
 
 
@@ -182,7 +190,7 @@ def build(jobs):
         for path in sorted((OUT / "src/cuda").glob("*.cu")):
             kernels.append(OUT / f"{path.stem}.{mode}.o")
             work.append(launcher + ["g++", *FLAGS, *sanitizer, "-x", "c++", "-c", path, "-o", kernels[-1]])
-        for path in sorted((ROOT / "tests/ops/cuda").glob("test_*.cu")):
+        for path in sorted((OUT / "src/tests/ops/cuda").glob("test_*.cu")):
             made = OUT / f"{path.stem}.{mode}.o"
             work.append(launcher + ["g++", *FLAGS, *sanitizer, "-x", "c++", "-c", path, "-o", made])
             program = OUT / f"{path.stem}.{mode}"
