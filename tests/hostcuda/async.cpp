@@ -1,11 +1,13 @@
-/* async.cpp - copies that land late: cp.async groups, bulk copies with mbarriers, deferred products.
+/* async.cpp - copies that land late: cp.async groups, bulk copies with mbarriers, deferred
+ * products.
  *
  *   issue       the destination is NaN (device.cuh), the source is not read
  *   later       a copy may land at any commit or wait of its thread, a bulk copy at any switch of
  *               its block: by lot
  *   wait        what the wait covers lands
- * so a missing wait, a wait that covers too little, a missing commit, a stage that is read or reused
- * while a copy is on its way to it: all become NaN or old numbers, in some orders or in all. */
+ * so a missing wait, a wait that covers too little, a missing commit, a stage that is read or
+ * reused while a copy is on its way to it: all become NaN or old numbers, in some orders or in all.
+ */
 #include "internal.h"
 
 /* ---- cp.async -----------------------------------------------------------------------------------
@@ -52,7 +54,8 @@ void hostcuda_cp_async(void *to, const void *from, int bytes, bool valid, HOSTCU
     struct hc_fiber *self = hc_self;
     const uintptr_t odd = (uintptr_t)bytes - 1;
     if (((uintptr_t)to & odd) != 0 || (valid && ((uintptr_t)from & odd) != 0))
-        hostcuda_fail(file, line, "cp_async%d from %p to %p: both are multiples of %d", bytes, from, to, bytes);
+        hostcuda_fail(file, line, "cp_async%d from %p to %p: both are multiples of %d", bytes, from,
+                      to, bytes);
     self->copies.push_back({ (unsigned char *)to, (const unsigned char *)from, bytes, valid,
                              self->copy_group, file, line });
     if (hostcuda_counting && valid)
@@ -160,11 +163,15 @@ void hostcuda_bulk_copy(void *to, const void *from, int bytes, uint64_t *bar, HO
 {
     struct hc_block *block = hc_self->block;
     if (bytes <= 0 || (((uintptr_t)to | (uintptr_t)from | (uintptr_t)bytes) & 15u) != 0)
-        hostcuda_fail(file, line, "bulk_copy of %d bytes from %p to %p: all are multiples of 16", bytes, from, to);
+        hostcuda_fail(file, line, "bulk_copy of %d bytes from %p to %p: all are multiples of 16",
+                      bytes, from, to);
     find_mbar(bar, "bulk_copy", file, line);
     check_readable(from, (size_t)bytes, "bulk_copy", file, line);
     tsan_release(to); /* the copy comes after what this thread has done and seen */
-    block->bulks.push_back({ (unsigned char *)to, (const unsigned char *)from, bytes, bar,
+    block->bulks.push_back({ (unsigned char *)to,
+                             (const unsigned char *)from,
+                             bytes,
+                             bar,
                              { "bulk_copy", file, line } });
     if (hostcuda_counting)
         block->grid->count->bulk_bytes += (uint64_t)bytes;
@@ -203,7 +210,9 @@ bool hc_land_bulk(struct hc_block *block)
 /* ---- deferred collectives (wgmma) ---------------------------------------------------------------
  */
 
-static void meet(void *const *, int) {}
+static void meet(void *const *, int)
+{
+}
 
 void hostcuda_group_issue(int threads, const void *deposit, size_t bytes, hostcuda_compute compute,
                           const char *what, HOSTCUDA_AT)

@@ -20,8 +20,8 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __grid_constant__
 #define __launch_bounds__(...)
-#define __align__(n)  __attribute__((aligned(n)))
-#define __restrict__  __restrict
+#define __align__(n) __attribute__((aligned(n)))
+#define __restrict__ __restrict
 #define CUDART_VERSION 13000
 
 /* ---- vectors ------------------------------------------------------------------------------------
@@ -32,24 +32,28 @@ struct uint3 {
 };
 struct dim3 {
     unsigned x, y, z;
-    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
 };
 #define HOSTCUDA_VECTOR2(name, type)                                                               \
-    struct __attribute__((aligned(2 * sizeof(type)))) name##2 {                                    \
+    struct __attribute__((aligned(2 * sizeof(type)))) name##2                                      \
+    {                                                                                              \
         type x, y;                                                                                 \
     };                                                                                             \
     static inline name##2 make_##name##2(type x, type y)                                           \
     {                                                                                              \
-        name##2 v = {x, y};                                                                        \
+        name##2 v = { x, y };                                                                      \
         return v;                                                                                  \
     }
 #define HOSTCUDA_VECTOR4(name, type)                                                               \
-    struct __attribute__((aligned(4 * sizeof(type) > 16 ? 16 : 4 * sizeof(type)))) name##4 {       \
+    struct __attribute__((aligned(4 * sizeof(type) > 16 ? 16 : 4 * sizeof(type)))) name##4         \
+    {                                                                                              \
         type x, y, z, w;                                                                           \
     };                                                                                             \
     static inline name##4 make_##name##4(type x, type y, type z, type w)                           \
     {                                                                                              \
-        name##4 v = {x, y, z, w};                                                                  \
+        name##4 v = { x, y, z, w };                                                                \
         return v;                                                                                  \
     }
 HOSTCUDA_VECTOR2(char, signed char)
@@ -307,7 +311,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status);
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags = 0);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph,
+                                 unsigned long long flags = 0);
 cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t *nodes, size_t *count);

@@ -6,8 +6,8 @@
  * ordered comes in the wrong order soon.
  *   Blocks start in random order. One at a time, except when the launch says that blocks wait for
  * one another: then all are there at once.
- *   When no fiber is ready, what is on its way lands; when nothing is, the threads that are left wait
- * for what never comes: a failure. */
+ *   When no fiber is ready, what is on its way lands; when nothing is, the threads that are left
+ * wait for what never comes: a failure. */
 #include "internal.h"
 #include <stdarg.h>
 #include <stdio.h>
@@ -235,7 +235,8 @@ static void not_ready(struct hc_fiber *fiber)
     if (warp->ready == 0)
         block->ready_warps &= ~(1u << fiber->warp);
 }
-/* One of the bits that are set, by lot: quickly, fair enough for lanes that are mostly all ready. */
+/* One of the bits that are set, by lot: quickly, fair enough for lanes that are mostly all ready.
+ */
 static int any_bit(uint32_t bits)
 {
     const unsigned turn = hc_random.next() & 31u;
@@ -346,7 +347,8 @@ static void check_collective(const struct hc_block *block, const struct hc_colle
             hostcuda_fail(file, line, "%s: lanes 0x%08x of warp %d have ended and never come", what,
                           block->warp[w].done, w);
     if (c->arrived != 0 && (!same_place(&c->place, file, line) || c->threads != threads))
-        hostcuda_fail(file, line, "divergent: %s here, while others of the same threads are in %s at %s:%d",
+        hostcuda_fail(file, line,
+                      "divergent: %s here, while others of the same threads are in %s at %s:%d",
                       what, c->place.what, c->place.file, c->place.line);
 }
 void hostcuda_collective(int threads, void *deposit, hostcuda_compute compute, bool sync,
@@ -395,8 +397,8 @@ static void check_ended(const struct hc_fiber *self)
     const struct hc_barrier *b = &block->barrier[0];
     if (b->arrived != 0)
         hostcuda_fail(b->place.file, b->place.line,
-                      "divergent barrier: a thread has ended while %d others wait at %s", b->arrived,
-                      b->place.what);
+                      "divergent barrier: a thread has ended while %d others wait at %s",
+                      b->arrived, b->place.what);
 }
 static void check_barrier(const struct hc_block *block, const struct hc_barrier *b, int id,
                           int threads, const char *what, HOSTCUDA_AT)
@@ -413,8 +415,10 @@ static void check_barrier(const struct hc_block *block, const struct hc_barrier 
         const int lane = __builtin_ctz(b->waiting[self->warp]);
         const struct hc_place *place = &block->fiber[self->warp * 32 + lane]->place;
         if (!same_place(place, file, line))
-            hostcuda_fail(file, line, "divergent barrier: %s here, while lanes of the same warp are in "
-                          "%s at %s:%d", what, place->what, place->file, place->line);
+            hostcuda_fail(file, line,
+                          "divergent barrier: %s here, while lanes of the same warp are in "
+                          "%s at %s:%d",
+                          what, place->what, place->file, place->line);
     }
     if (id == 0 && block->live != block->threads)
         hostcuda_fail(file, line, "divergent barrier: %s, while %d threads have ended", what,
@@ -463,7 +467,9 @@ void hostcuda_griddep_wait(HOSTCUDA_AT)
     }
     tsan_acquire(&hc_settings); /* released by the host when the grid before had ended */
 }
-void hostcuda_griddep_launch(void) {}
+void hostcuda_griddep_launch(void)
+{
+}
 
 /* ---- fibers and blocks --------------------------------------------------------------------------
  */
@@ -497,7 +503,8 @@ static void fiber_main(void)
     arrived_on(nullptr);
     for (;;) { /* one round a thread of a block */
         struct hc_fiber *self = hc_self;
-        tsan_acquire(&sets[self->block->set].before); /* what the host and the set's last block did */
+        tsan_acquire(
+            &sets[self->block->set].before); /* what the host and the set's last block did */
         self->block->grid->body(self->block->grid->args);
         end_fiber(self);
         run_next(self, true);
@@ -506,8 +513,9 @@ static void fiber_main(void)
 static struct hc_fiber *new_fiber(void)
 {
     struct hc_fiber *fiber = new hc_fiber();
-    unsigned char *memory = (unsigned char *)mmap(nullptr, STACK_GUARD + STACK_BYTES, PROT_READ | PROT_WRITE,
-                                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    unsigned char *memory =
+        (unsigned char *)mmap(nullptr, STACK_GUARD + STACK_BYTES, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory, STACK_GUARD, PROT_NONE) != 0)
         failed("no memory for stacks");
     fiber->stack = memory + STACK_GUARD;
@@ -633,6 +641,8 @@ static void end_blocks(struct hc_grid *grid)
         while (hc_land_bulk(block)) {
         }
         close_shared(block);
+        if (hostcuda_counting)
+            hc_count_end(block);
         for (int t = 0; t < block->threads; t++)
             sets[block->set].fibers.push_back(block->fiber[t]);
         sets[block->set].blocks.push_back(block);
@@ -718,7 +728,9 @@ uint32_t hostcuda_shared_at(const void *p, size_t bytes, const char *what, HOSTC
     const struct hc_block *block = hc_self->block;
     const size_t at = (size_t)((const unsigned char *)p - block->shared);
     if (at > block->shared_bytes || bytes > block->shared_bytes - at)
-        hostcuda_fail(file, line, "%s: %zu bytes at offset %ld are not in the block's %zu bytes of shared memory",
-                      what, bytes, (long)at, block->shared_bytes);
+        hostcuda_fail(
+            file, line,
+            "%s: %zu bytes at offset %ld are not in the block's %zu bytes of shared memory", what,
+            bytes, (long)at, block->shared_bytes);
     return (uint32_t)at;
 }

@@ -8,8 +8,8 @@
  *   HOSTCUDA_MEMORY=n     bytes of the device (4 GiB)
  *   HOSTCUDA_DEVICES=0    there is no device; "old": the driver is too old
  *   HOSTCUDA_FAULT_AT=n   the n-th runtime call fails with cudaErrorLaunchFailure, and all after it
- *   HOSTCUDA_STEPS=n      polls of waiting threads without progress before that is a failure (2000000)
- *   HOSTCUDA_TRUNCATE=1   mma sums keep 24 bits, cut off, as tensor cores do
+ *   HOSTCUDA_STEPS=n      polls of waiting threads without progress before that is a failure
+ * (2000000) HOSTCUDA_TRUNCATE=1   mma sums keep 24 bits, cut off, as tensor cores do
  *   HOSTCUDA_COUNTERS=1   launches, bytes and bank conflicts of each kernel, printed at exit
  *
  * A failure (a lane that never comes, a divergent barrier, a lock that nobody frees, a bad address)
@@ -19,9 +19,9 @@
 #include <cuda_runtime.h>
 
 /* Default arguments that name the caller's line. */
-#define HOSTCUDA_HERE   const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
-#define HOSTCUDA_THERE  file_, line_
-#define HOSTCUDA_AT     const char *file, int line
+#define HOSTCUDA_HERE  const char *file_ = __builtin_FILE(), int line_ = __builtin_LINE()
+#define HOSTCUDA_THERE file_, line_
+#define HOSTCUDA_AT    const char *file, int line
 
 /* ---- for tests ----------------------------------------------------------------------------------
  */
@@ -37,7 +37,8 @@ long hostcuda_calls(void);
 /* Blocks-run launches of a kernel: its name, or the name before the template arguments. */
 long hostcuda_launches(const char *kernel);
 /* fn(name, launches) for each kernel that ever ran. */
-void hostcuda_each_kernel(void (*fn)(const char *name, long launches, void *context), void *context);
+void hostcuda_each_kernel(void (*fn)(const char *name, long launches, void *context),
+                          void *context);
 
 /* ---- for launch.cuh -----------------------------------------------------------------------------
  */
@@ -73,8 +74,8 @@ void hostcuda_poll(const char *what, HOSTCUDA_AT);
 void hostcuda_progress(void);
 
 /* A collective of `threads` threads, 32 (the warp) or a multiple (aligned: 128 is the warpgroup):
- * every one deposits a pointer; the last to come calls compute(pointers by thread, threads), then all
- * go on. All must come from the same line. Memory of the other threads' stacks may be read and
+ * every one deposits a pointer; the last to come calls compute(pointers by thread, threads), then
+ * all go on. All must come from the same line. Memory of the other threads' stacks may be read and
  * written through the pointers. sync: it orders memory among them, as warp_sync does. */
 typedef void (*hostcuda_compute)(void *const *deposits, int threads);
 void hostcuda_collective(int threads, void *deposit, hostcuda_compute compute, bool sync,
@@ -111,7 +112,6 @@ float hostcuda_dot(const float *a, const float *b, int n, float c);
 void hostcuda_count_stream(int bytes);
 void hostcuda_count_shared(const void *p, int bytes, HOSTCUDA_AT);
 extern bool hostcuda_counting;
-
 
 /* What the address sanitizer or the race detector shall see at the caller's line. */
 #if defined(__SANITIZE_THREAD__)

@@ -171,7 +171,7 @@ struct hc_block {
 struct hc_kernel_count {
     char name[160];
     long launches;
-    uint64_t stream_bytes, copy_bytes, bulk_bytes, shared_reads, shared_conflicts;
+    uint64_t stream_bytes, copy_bytes, bulk_bytes, plain_bytes, shared_reads, shared_conflicts;
 };
 /* One launch. */
 struct hc_grid {
@@ -202,6 +202,11 @@ bool hc_land_bulk(struct hc_block *block); /* one of them; false: there is none 
 void hc_land_copies(struct hc_fiber *fiber, int through_group, bool some);
 void hc_reset_async(struct hc_fiber *fiber);
 void hc_fail_at(const struct hc_fiber *fiber, const char *file, int line, const char *text);
+
+/* Counters: eight pieces of 16 bytes that shared memory serves in one round; the end of a block. */
+void hc_count_round(struct hc_kernel_count *count, const unsigned char *const *pieces, int n);
+void hc_count_end(const struct hc_block *block);
+struct hc_kernel_count *hc_count_of(const char *name); /* NULL: never launched */
 
 /* Settings. */
 struct hc_settings {

@@ -1,9 +1,7 @@
-/* matrix.cpp - warp collectives that compute: shuffles, votes, matrix fragments. The layouts are those
- * of the PTX ISA as device.cuh states them: q = lane % 4, g = lane / 4. */
+/* matrix.cpp - warp collectives that compute: shuffles, votes, matrix fragments. The layouts are
+ * those of the PTX ISA as device.cuh states them: q = lane % 4, g = lane / 4. */
 #include "internal.h"
 #include "cuda/device.cuh"
-
-bool hostcuda_counting;
 
 /* ---- shuffles -----------------------------------------------------------------------------------
  */
@@ -47,12 +45,22 @@ struct ldsm {
     const unsigned char *row;
     uint32_t *r;
 };
+static void count_ldsm(void *const *deposits)
+{
+    const unsigned char *rows[32];
+    for (int l = 0; l < 32; l++)
+        rows[l] = ((struct ldsm *)deposits[l])->row;
+    for (int i = 0; i < 32; i += 8)
+        hc_count_round(hc_self->block->grid->count, rows + i, 8);
+}
 template <bool trans> static void compute_ldsm(void *const *deposits, int)
 {
     uint16_t m[4][8][8];
     for (int i = 0; i < 4; i++)
         for (int row = 0; row < 8; row++)
             memcpy(m[i][row], ((struct ldsm *)deposits[8 * i + row])->row, 16);
+    if (hostcuda_counting)
+        count_ldsm(deposits);
     for (int l = 0; l < 32; l++) {
         const int q = l & 3, g = l >> 2;
         uint32_t *r = ((struct ldsm *)deposits[l])->r;
@@ -96,7 +104,8 @@ struct mma {
     const uint32_t *a;
     uint32_t b0, b1;
 };
-/* 24 bits and an exponent, the rest cut off: what an aligned adder of a tensor core keeps, roughly. */
+/* 24 bits and an exponent, the rest cut off: what an aligned adder of a tensor core keeps, roughly.
+ */
 static float cut(double v)
 {
     const float f = (float)v;
@@ -263,12 +272,4 @@ void hostcuda_mma(enum hostcuda_mma type, void *d, const uint32_t *a, uint32_t b
     };
     struct mma s = { d, a, b0, b1 };
     hostcuda_collective(32, &s, types[type].compute, false, types[type].name, file, line);
-}
-void hostcuda_count_stream(int bytes)
-{
-    hc_self->block->grid->count->stream_bytes += (uint64_t)bytes;
-}
-void hostcuda_count_shared(const void *, int, HOSTCUDA_AT)
-{
-    (void)file, (void)line;
 }

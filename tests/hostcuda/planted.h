@@ -1,5 +1,5 @@
-/* planted.h - programs with one bug each, run in children: what becomes of them is compared with what
- * the table says.
+/* planted.h - programs with one bug each, run in children: what becomes of them is compared with
+ * what the table says.
  *
  *   RIGHT    right numbers, and not a word, with every seed
  *   CAUGHT   wrong numbers, a failure or a sanitizer's report, with some seed of the first N_SEEDS

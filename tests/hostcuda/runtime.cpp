@@ -63,7 +63,8 @@ hc_call::hc_call() : lock(lock_of_all), status(cudaSuccess)
 {
     hc_settings_read();
     if (hc_settings.devices <= 0) {
-        status = hc_error(hc_settings.devices < 0 ? cudaErrorInsufficientDriver : cudaErrorNoDevice);
+        status =
+            hc_error(hc_settings.devices < 0 ? cudaErrorInsufficientDriver : cudaErrorNoDevice);
         return;
     }
     if (++n_calls == hc_settings.fault_at)
@@ -99,14 +100,16 @@ static const struct {
     { cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument" },
     { cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory" },
     { cudaErrorInitializationError, "cudaErrorInitializationError", "initialization error" },
-    { cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration", "invalid configuration argument" },
+    { cudaErrorInvalidConfiguration, "cudaErrorInvalidConfiguration",
+      "invalid configuration argument" },
     { cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
       "CUDA driver version is insufficient for CUDA runtime version" },
     { cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected" },
     { cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal" },
     { cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle" },
     { cudaErrorNotReady, "cudaErrorNotReady", "device not ready" },
-    { cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was encountered" },
+    { cudaErrorIllegalAddress, "cudaErrorIllegalAddress",
+      "an illegal memory access was encountered" },
     { cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure" },
     { cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
       "operation not permitted when stream is capturing" },
@@ -176,7 +179,8 @@ cudaError_t cudaGetDevice(int *device)
 cudaError_t cudaSetDevice(int device)
 {
     CALL;
-    return hc_error(device >= 0 && device < hc_settings.devices ? cudaSuccess : cudaErrorInvalidDevice);
+    return hc_error(device >= 0 && device < hc_settings.devices ? cudaSuccess
+                                                                : cudaErrorInvalidDevice);
 }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
 {
@@ -434,7 +438,8 @@ static std::string kernel_name(const char *pretty)
 }
 static struct hc_kernel_count *count_of(const char *pretty)
 {
-    static std::map<const char *, hc_kernel_count *> &known = *new std::map<const char *, hc_kernel_count *>;
+    static std::map<const char *, hc_kernel_count *> &known =
+        *new std::map<const char *, hc_kernel_count *>;
     hc_kernel_count *&count = known[pretty];
     if (count != nullptr)
         return count;
@@ -470,11 +475,12 @@ void hostcuda_each_kernel(void (*fn)(const char *name, long launches, void *cont
 }
 static void print_counters(void)
 {
+    fprintf(stderr, "hostcuda_calls=%ld\n", n_calls);
     fprintf(stderr, "%-48s %8s %12s %12s %12s %12s %10s %10s\n", "kernel", "launches", "ldg_stream",
             "cp_async", "bulk_copy", "ld/st128", "rounds", "conflicts");
     for (const hc_kernel_count &k : kernels)
-        fprintf(stderr, "%-48s %8ld %12llu %12llu %12llu %12llu %10llu %10llu\n", k.name, k.launches,
-                (unsigned long long)k.stream_bytes, (unsigned long long)k.copy_bytes,
+        fprintf(stderr, "%-48s %8ld %12llu %12llu %12llu %12llu %10llu %10llu\n", k.name,
+                k.launches, (unsigned long long)k.stream_bytes, (unsigned long long)k.copy_bytes,
                 (unsigned long long)k.bulk_bytes, (unsigned long long)k.plain_bytes,
                 (unsigned long long)k.shared_reads, (unsigned long long)k.shared_conflicts);
 }
@@ -493,10 +499,11 @@ cudaError_t hostcuda_launch(const struct hostcuda_kernel *kernel, dim3 grid, int
     const long blocks = (long)grid.x * grid.y * grid.z;
     const long resident = (long)hc_settings.sms * hc_blocks_per_sm(threads, shared_bytes);
     if ((flags & 2) != 0 && blocks > resident)
-        hostcuda_fail(__FILE__, __LINE__,
-                      "%s: LAUNCH_WAITING with %ld blocks of %d threads and %zu shared bytes; %ld fit "
-                      "on %d multiprocessors at once",
-                      count->name, blocks, threads, shared_bytes, resident, hc_settings.sms);
+        hostcuda_fail(
+            __FILE__, __LINE__,
+            "%s: LAUNCH_WAITING with %ld blocks of %d threads and %zu shared bytes; %ld fit "
+            "on %d multiprocessors at once",
+            count->name, blocks, threads, shared_bytes, resident, hc_settings.sms);
     auto launch = std::make_shared<hc_launch>();
     launch->body = kernel->body;
     launch->args = std::shared_ptr<void>(malloc(kernel->args_bytes), free);
@@ -514,7 +521,8 @@ cudaError_t hostcuda_launch(const struct hostcuda_kernel *kernel, dim3 grid, int
 cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute attr, int value)
 {
     CALL;
-    if (attr == cudaFuncAttributeMaxDynamicSharedMemorySize && (value < 0 || (size_t)value > shared_optin()))
+    if (attr == cudaFuncAttributeMaxDynamicSharedMemorySize &&
+        (value < 0 || (size_t)value > shared_optin()))
         return hc_error(cudaErrorInvalidValue);
     return cudaSuccess;
 }

@@ -51,7 +51,8 @@ struct hostcuda_graph_exec {
     std::shared_ptr<hc_ops> ops;
 };
 
-/* Every call that can fail begins with one: it counts the call, injects the fault, and holds the lock. */
+/* Every call that can fail begins with one: it counts the call, injects the fault, and holds the
+ * lock. */
 struct hc_call {
     std::unique_lock<std::recursive_mutex> lock;
     cudaError_t status;

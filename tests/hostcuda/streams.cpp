@@ -1,8 +1,8 @@
 /* streams.cpp - streams that run late, events, capture and graphs.
  *
  * A stream's operations wait in its queue until somebody synchronizes with it: its order is kept,
- * that between streams only where events say so. The null stream runs at once, after every stream that
- * is not cudaStreamNonBlocking, as the legacy stream does. */
+ * that between streams only where events say so. The null stream runs at once, after every stream
+ * that is not cudaStreamNonBlocking, as the legacy stream does. */
 #include "runtime.h"
 #include <algorithm>
 #include <time.h>
@@ -31,8 +31,8 @@ static std::unique_ptr<struct hc_grid> grid_of(const struct hc_op &op)
     grid->shared_bytes = launch.shared_bytes;
     return grid;
 }
-/* One operation; `early` is its grid if it has begun already. When the one after it is a launch that
- * need not wait for its end (PDL), some blocks of that run first, as far as griddep_wait. */
+/* One operation; `early` is its grid if it has begun already. When the one after it is a launch
+ * that need not wait for its end (PDL), some blocks of that run first, as far as griddep_wait. */
 static std::unique_ptr<struct hc_grid> run_op(const struct hc_op &op, const struct hc_op *next,
                                               std::unique_ptr<struct hc_grid> early)
 {
@@ -42,7 +42,8 @@ static std::unique_ptr<struct hc_grid> run_op(const struct hc_op &op, const stru
     }
     auto grid = early ? std::move(early) : grid_of(op);
     std::unique_ptr<struct hc_grid> next_grid;
-    if (next != nullptr && next->launch && (next->launch->flags & 1) != 0 && hc_settings.arch >= 90) {
+    if (next != nullptr && next->launch && (next->launch->flags & 1) != 0 &&
+        hc_settings.arch >= 90) {
         next_grid = grid_of(*next);
         hc_start_early(next_grid.get());
     }

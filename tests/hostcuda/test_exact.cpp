@@ -1,6 +1,7 @@
 /* test_exact.cpp - the numbers of device.cuh under the emulator, by bits: conversions and half
- * arithmetic against whole-number arithmetic, fragments and products against plain loops over matrices.
- * (tests/gpu/test_wrappers.cu runs here and on a GPU; this file looks at every value where it can.) */
+ * arithmetic against whole-number arithmetic, fragments and products against plain loops over
+ * matrices. (tests/gpu/test_wrappers.cu runs here and on a GPU; this file looks at every value
+ * where it can.) */
 #include "hostcuda.h"
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
@@ -25,7 +26,8 @@ static uint64_t random64()
     return random_state ^ random_state >> 29;
 }
 
-/* ---- halves as whole numbers of 2^-24 ------------------------------------------------------------
+/* ---- halves as whole numbers of 2^-24
+ * ------------------------------------------------------------
  */
 
 typedef __int128 wide;
@@ -65,7 +67,8 @@ static void test_halves()
         if (!is_finite(h)) {
             CHECK_EQUAL((h & 1023u) != 0, v != v, "f32_of_f16(0x%04x)", h);
             if ((h & 1023u) == 0)
-                CHECK_EQUAL(f32_bits(v), (h & 0x8000u) << 16 | 0x7f800000u, "f32_of_f16(0x%04x)", h);
+                CHECK_EQUAL(f32_bits(v), (h & 0x8000u) << 16 | 0x7f800000u, "f32_of_f16(0x%04x)",
+                            h);
             CHECK_EQUAL(f16_of(v), (h & 1023u) != 0 ? 0x7fffu : h, "f16_of(0x%04x)", h);
             continue;
         }
@@ -74,13 +77,16 @@ static void test_halves()
         CHECK_EQUAL(f16_of(v), h, "f16_of(%g)", (double)v);
         /* Between two halves: the middle, and the floats around it. */
         const uint16_t next = (uint16_t)(h + 1);
-        const wide middle = units_of(h) + ((h & 0x7fffu) == 0x7bffu ? (h & 0x8000u ? -65536 : 65536) * ((wide)1 << 24) : units_of(next));
+        const wide middle = units_of(h) + ((h & 0x7fffu) == 0x7bffu
+                                               ? (h & 0x8000u ? -65536 : 65536) * ((wide)1 << 24)
+                                               : units_of(next));
         const float at = (float)middle * 0x1p-25f; /* exact: 12 bits */
         for (int d = -1; d <= 1; d++) {
             const float x = f32_of_bits(f32_bits(at) + (uint32_t)d);
             const uint32_t even = (h & 1u) == 0 ? h : next;
             const uint32_t wanted = d < 0 ? h : d > 0 ? next : even;
-            CHECK_EQUAL(f16_of(x), wanted, "f16_of(%a) = 0x%04x, wanted 0x%04x", (double)x, f16_of(x), wanted);
+            CHECK_EQUAL(f16_of(x), wanted, "f16_of(%a) = 0x%04x, wanted 0x%04x", (double)x,
+                        f16_of(x), wanted);
         }
     }
     for (uint32_t h = 0; h < 0x10000u; h++) {
@@ -93,9 +99,12 @@ static void test_halves()
         if ((h & 0x7fffu) == 0x7f80u)
             continue;
         const uint32_t even = h + (h & 1u), above = h + 1;
-        CHECK_EQUAL(bf16_of(f32_of_bits(h << 16 | 0x7fffu)), h, "bf16 below the middle of 0x%04x", h);
-        CHECK_EQUAL(bf16_of(f32_of_bits(h << 16 | 0x8000u)), even, "bf16 at the middle of 0x%04x", h);
-        CHECK_EQUAL(bf16_of(f32_of_bits(h << 16 | 0x8001u)), above, "bf16 above the middle of 0x%04x", h);
+        CHECK_EQUAL(bf16_of(f32_of_bits(h << 16 | 0x7fffu)), h, "bf16 below the middle of 0x%04x",
+                    h);
+        CHECK_EQUAL(bf16_of(f32_of_bits(h << 16 | 0x8000u)), even, "bf16 at the middle of 0x%04x",
+                    h);
+        CHECK_EQUAL(bf16_of(f32_of_bits(h << 16 | 0x8001u)), above,
+                    "bf16 above the middle of 0x%04x", h);
     }
 }
 static uint32_t random_half()
@@ -115,15 +124,20 @@ static void test_half_arithmetic()
             c = (uint32_t)f16_of(-f32_of_f16((uint16_t)a) * f32_of_f16((uint16_t)b));
         if (!is_finite(c))
             continue;
-        const wide product = units_of(a) * units_of(b), sum = product + units_of(c) * ((wide)1 << 24);
+        const wide product = units_of(a) * units_of(b),
+                   sum = product + units_of(c) * ((wide)1 << 24);
         const bool product_sign = ((a ^ b) & 0x8000u) != 0;
         const uint16_t fma = nearest_half(sum, 24, sum == 0 && product_sign && (c & 0x8000u) != 0);
-        CHECK_EQUAL(h2_fma(a, b, c), fma, "0x%04x * 0x%04x + 0x%04x = 0x%04x, wanted 0x%04x", a, b, c, h2_fma(a, b, c), fma);
+        CHECK_EQUAL(h2_fma(a, b, c), fma, "0x%04x * 0x%04x + 0x%04x = 0x%04x, wanted 0x%04x", a, b,
+                    c, h2_fma(a, b, c), fma);
         const uint16_t mul = nearest_half(product, 24, product_sign);
-        CHECK_EQUAL(h2_mul(a, b), mul, "0x%04x * 0x%04x = 0x%04x, wanted 0x%04x", a, b, h2_mul(a, b), mul);
+        CHECK_EQUAL(h2_mul(a, b), mul, "0x%04x * 0x%04x = 0x%04x, wanted 0x%04x", a, b,
+                    h2_mul(a, b), mul);
         const wide difference = units_of(a) - units_of(c);
-        const uint16_t sub = nearest_half(difference, 0, difference == 0 && (a & 0x8000u) != 0 && (c & 0x8000u) == 0);
-        CHECK_EQUAL(h2_sub(a, c) & 0xffffu, sub, "0x%04x - 0x%04x = 0x%04x, wanted 0x%04x", a, c, h2_sub(a, c), sub);
+        const uint16_t sub = nearest_half(
+            difference, 0, difference == 0 && (a & 0x8000u) != 0 && (c & 0x8000u) == 0);
+        CHECK_EQUAL(h2_sub(a, c) & 0xffffu, sub, "0x%04x - 0x%04x = 0x%04x, wanted 0x%04x", a, c,
+                    h2_sub(a, c), sub);
     }
     /* Halves do not disturb each other. */
     CHECK_EQUAL(h2_sub(0x64086401u, 0x64086400u), 0x00003c00u, "h2_sub of pairs");
@@ -178,14 +192,16 @@ KERNEL(32, 1) products(const __grid_constant__ struct matrices m)
     mma_u8s8(d8, fa, fb[0], fb[1]);
     for (int r = 0; r < 4; r++)
         m.d8[(g + 8 * (r >> 1)) * 8 + 2 * q + (r & 1)] = d8[r];
-    /* Transposed twice, by ldmatrix and by movmatrix, is as it was: rows and columns of quadrants. */
+    /* Transposed twice, by ldmatrix and by movmatrix, is as it was: rows and columns of quadrants.
+     */
     ldsm_x4_trans(fa, a + l % 16 * 16 + l / 16 * 8);
     for (int i = 0; i < 4; i++) {
         const int row = i % 2 * 8, col = i / 2 * 8;
         m.transposed[(col + g) * 16 + row + 2 * q] = (uint16_t)fa[i]; /* (g, 2q) of the transpose */
         m.transposed[(col + g) * 16 + row + 2 * q + 1] = (uint16_t)(fa[i] >> 16);
         const uint32_t back = mat_transpose(fa[i]);
-        const uint32_t wanted = (uint32_t)a[(row + g) * 16 + col + 2 * q] | (uint32_t)a[(row + g) * 16 + col + 2 * q + 1] << 16;
+        const uint32_t wanted = (uint32_t)a[(row + g) * 16 + col + 2 * q] |
+                                (uint32_t)a[(row + g) * 16 + col + 2 * q + 1] << 16;
         if (back != wanted)
             m.d[0] = NAN;
     }
@@ -223,8 +239,8 @@ static void test_products(bool bf16)
         d[i] = (float)(int32_t)random64() * 0x1p-20f;
         d8[i] = (int32_t)random64();
     }
-    const struct matrices m = { on_device(a), on_device(b), on_device(a8), on_device(b8),
-                                on_device(d), on_device(d8), on_device(a), bf16 };
+    const struct matrices m = { on_device(a), on_device(b),  on_device(a8), on_device(b8),
+                                on_device(d), on_device(d8), on_device(a),  bf16 };
     if (LAUNCH((products), 1, 32, 2048, 0, 0, m) != cudaSuccess)
         exit(2);
     const auto value = [&](uint16_t h) { return (double)(bf16 ? f32_of_bf16(h) : f32_of_f16(h)); };
@@ -236,14 +252,16 @@ static void test_products(bool bf16)
                 sum += value(a[i * 16 + k]) * value(b[j * 16 + k]);
             for (size_t k = 0; k < 32; k++)
                 sum8 += (uint32_t)((int32_t)a8[i * 32 + k] * (int32_t)b8[j * 32 + k]);
-            CHECK_EQUAL(m.d[i * 8 + j], (float)sum, "d[%zu][%zu] = %a, wanted %a (bf16 %d)", i, j, (double)m.d[i * 8 + j], sum, bf16);
+            CHECK_EQUAL(m.d[i * 8 + j], (float)sum, "d[%zu][%zu] = %a, wanted %a (bf16 %d)", i, j,
+                        (double)m.d[i * 8 + j], sum, bf16);
             CHECK_EQUAL((uint32_t)m.d8[i * 8 + j], sum8, "d8[%zu][%zu]", i, j);
         }
         for (size_t j = 0; j < 16; j++)
             CHECK_EQUAL(m.transposed[j * 16 + i], a[i * 16 + j], "transposed[%zu][%zu]", j, i);
     }
-    for (const void *p : { (const void *)m.a, (const void *)m.b, (const void *)m.a8, (const void *)m.b8,
-                           (const void *)m.d, (const void *)m.d8, (const void *)m.transposed })
+    for (const void *p :
+         { (const void *)m.a, (const void *)m.b, (const void *)m.a8, (const void *)m.b8,
+           (const void *)m.d, (const void *)m.d8, (const void *)m.transposed })
         cudaFree(const_cast<void *>(p));
 }
 int main()

@@ -1,4 +1,5 @@
-/* test_planted_blocks.cpp - bugs within a block: barriers, collectives, asynchronous copies, bounds. */
+/* test_planted_blocks.cpp - bugs within a block: barriers, collectives, asynchronous copies,
+ * bounds. */
 #include "planted.h"
 
 struct args {
@@ -44,7 +45,8 @@ static std::vector<float> ramp(size_t n)
     return x;
 }
 
-/* y[t] = sum over tiles of x[tile][64 threads][4] as the next thread copied it: a ring of stages. */
+/* y[t] = sum over tiles of x[tile][64 threads][4] as the next thread copied it: a ring of stages.
+ */
 template <bug BUG> KERNEL(64, 1) ring(const __grid_constant__ struct args a)
 {
     enum { STAGES = 3, TILE = 256 };
@@ -161,7 +163,10 @@ template <bug BUG> KERNEL(40, 1) bounds(const __grid_constant__ struct args a)
     if (BUG == COPY_SOURCE || BUG == COPY_OUTSIDE || BUG == MISALIGNED) {
         block_sync();
         if (t < 10)
-            cp_async16(s + 4 * t + (BUG == COPY_OUTSIDE ? 4 : BUG == MISALIGNED ? 1 : 0),
+            cp_async16(s + 4 * t +
+                           (BUG == COPY_OUTSIDE ? 4
+                            : BUG == MISALIGNED ? 1
+                                                : 0),
                        a.x + 4 * t + (BUG == COPY_SOURCE ? 4 : 0), true);
         cp_async_commit();
         cp_async_wait<0>();
@@ -229,7 +234,9 @@ template <bug BUG> KERNEL(96, 1) bulk(const __grid_constant__ struct args a)
             const int s = tile % STAGES, round = tile / STAGES;
             if (round > 0 && BUG != NO_REUSE_BARRIER)
                 mbar_wait(empty + s, (uint32_t)(round - 1) & 1u);
-            mbar_arrive_expect(full + s, BUG == TOO_FEW_BYTES ? BYTES - 16 : BUG == TOO_MANY_BYTES ? BYTES + 16 : BYTES);
+            mbar_arrive_expect(full + s, BUG == TOO_FEW_BYTES    ? BYTES - 16
+                                         : BUG == TOO_MANY_BYTES ? BYTES + 16
+                                                                 : BYTES);
             bulk_copy(stages + s * TILE, a.x + tile * TILE, BYTES, full + s);
             if (BUG == TOO_MANY_ARRIVALS)
                 mbar_arrive(full + s), mbar_arrive(full + s);
@@ -352,25 +359,35 @@ static const struct planted rows[] = {
     { "ring: no barrier, both lines", run_ring<NO_BARRIER>, CAUGHT, THREAD, RACE },
     { "ring: copies to the wrong stage", run_ring<WRONG_STAGE>, CAUGHT, EVERYWHERE, NULL },
     { "reduction", run_reduce<NONE>, RIGHT, EVERYWHERE, NULL },
-    { "reduction: no barrier before other warps' numbers", run_reduce<NO_BARRIER>, CAUGHT, EVERYWHERE, NULL },
+    { "reduction: no barrier before other warps' numbers", run_reduce<NO_BARRIER>, CAUGHT,
+      EVERYWHERE, NULL },
     { "reduction: the same, both lines", run_reduce<NO_BARRIER>, CAUGHT, THREAD, RACE },
-    { "reduction: no barrier before reuse", run_reduce<NO_REUSE_BARRIER>, CAUGHT, EVERYWHERE, NULL },
+    { "reduction: no barrier before reuse", run_reduce<NO_REUSE_BARRIER>, CAUGHT, EVERYWHERE,
+      NULL },
     { "reduction: no warp_sync", run_reduce<NO_WARP_SYNC>, CAUGHT, EVERYWHERE, NULL },
     { "reduction: the same, both lines", run_reduce<NO_WARP_SYNC>, CAUGHT, THREAD, RACE },
-    { "reduction: a thread ends before a barrier", run_reduce<ENDS_BEFORE>, CAUGHT, EVERYWHERE, "divergent barrier" },
-    { "reduction: a warp at two barriers", run_reduce<TWO_LINES>, CAUGHT, EVERYWHERE, "divergent barrier" },
-    { "reduction: a lane missing in a shuffle", run_reduce<LANE_MISSING>, CAUGHT, EVERYWHERE, "shfl" },
+    { "reduction: a thread ends before a barrier", run_reduce<ENDS_BEFORE>, CAUGHT, EVERYWHERE,
+      "divergent barrier" },
+    { "reduction: a warp at two barriers", run_reduce<TWO_LINES>, CAUGHT, EVERYWHERE,
+      "divergent barrier" },
+    { "reduction: a lane missing in a shuffle", run_reduce<LANE_MISSING>, CAUGHT, EVERYWHERE,
+      "shfl" },
     { "reduction: a lane has ended", run_reduce<LANE_ENDED>, CAUGHT, EVERYWHERE, "ended" },
-    { "reduction: uninitialized shared memory", run_reduce<UNINITIALIZED>, CAUGHT, EVERYWHERE, NULL },
+    { "reduction: uninitialized shared memory", run_reduce<UNINITIALIZED>, CAUGHT, EVERYWHERE,
+      NULL },
     { "bounds", run_bounds<NONE>, RIGHT, EVERYWHERE, NULL },
     { "bounds: shared read", run_bounds<SHARED_READ>, CAUGHT, ADDRESS, "use-after-poison" },
     { "bounds: shared write", run_bounds<SHARED_WRITE>, CAUGHT, EVERYWHERE, NULL },
     { "bounds: global read", run_bounds<GLOBAL_READ>, CAUGHT, ADDRESS, "heap-buffer-overflow" },
     { "bounds: global write", run_bounds<GLOBAL_WRITE>, CAUGHT, ADDRESS, "heap-buffer-overflow" },
-    { "bounds: source of cp.async", run_bounds<COPY_SOURCE>, CAUGHT, ADDRESS, "heap-buffer-overflow" },
-    { "bounds: destination of cp.async", run_bounds<COPY_OUTSIDE>, CAUGHT, EVERYWHERE, "cp_async16: 16 bytes" },
-    { "bounds: cp.async not aligned", run_bounds<MISALIGNED>, CAUGHT, EVERYWHERE, "both are multiples" },
-    { "bounds: warp_sync in half a warp", run_bounds<PARTIAL_WARP>, CAUGHT, EVERYWHERE, "all 32 threads" },
+    { "bounds: source of cp.async", run_bounds<COPY_SOURCE>, CAUGHT, ADDRESS,
+      "heap-buffer-overflow" },
+    { "bounds: destination of cp.async", run_bounds<COPY_OUTSIDE>, CAUGHT, EVERYWHERE,
+      "cp_async16: 16 bytes" },
+    { "bounds: cp.async not aligned", run_bounds<MISALIGNED>, CAUGHT, EVERYWHERE,
+      "both are multiples" },
+    { "bounds: warp_sync in half a warp", run_bounds<PARTIAL_WARP>, CAUGHT, EVERYWHERE,
+      "all 32 threads" },
     { "counter", run_count<NONE>, RIGHT, EVERYWHERE, NULL },
     { "counter: not atomic, both lines", run_count<NOT_ATOMIC>, CAUGHT, THREAD, RACE },
     { "bulk copies", run_bulk<NONE>, RIGHT, EVERYWHERE, NULL },
@@ -384,7 +401,8 @@ static const struct planted rows[] = {
     { "bulk: too many arrivals", run_bulk<TOO_MANY_ARRIVALS>, CAUGHT, EVERYWHERE, NULL },
     { "named barrier", run_named<NONE>, RIGHT, EVERYWHERE, NULL },
     { "named barrier: missing", run_named<NO_BARRIER>, CAUGHT, EVERYWHERE, NULL },
-    { "named barrier: two thread counts", run_named<WRONG_COUNT>, CAUGHT, EVERYWHERE, "named_sync" },
+    { "named barrier: two thread counts", run_named<WRONG_COUNT>, CAUGHT, EVERYWHERE,
+      "named_sync" },
     { "late collective", run_warpgroups<NONE>, RIGHT, EVERYWHERE, NULL },
     { "late collective: no wait", run_warpgroups<NO_WAIT>, CAUGHT, EVERYWHERE, NULL },
     { "late collective: short wait", run_warpgroups<SHORT_WAIT>, CAUGHT, EVERYWHERE, NULL },

@@ -49,7 +49,8 @@ template <bug BUG> static bool run_in_turn()
     const std::vector<float> x = ramp(N);
     float *y = device_zeros<float>(1);
     const struct args a = { device_copy(x), y, device_zeros<uint32_t>(1), 0 };
-    OK(LAUNCH((in_turn<BUG>), N, 32, 0, new_stream(), BUG == NOT_WAITING ? LAUNCH_PLAIN : LAUNCH_WAITING, a));
+    OK(LAUNCH((in_turn<BUG>), N, 32, 0, new_stream(),
+              BUG == NOT_WAITING ? LAUNCH_PLAIN : LAUNCH_WAITING, a));
     float sum = 0;
     for (size_t b = 0; b < N; b++)
         sum = sum * 0.5f + x[b];
@@ -107,7 +108,8 @@ template <bug BUG> static bool run_last_adds()
     return right;
 }
 
-/* y[i] = 2 y[i] + n, n = 1, 2, 3, the next kernel beginning before the last has ended; n = 0: y[i] + 1. */
+/* y[i] = 2 y[i] + n, n = 1, 2, 3, the next kernel beginning before the last has ended; n = 0: y[i]
+ * + 1. */
 template <bug BUG> KERNEL(32, 1) add_one(const __grid_constant__ struct args a)
 {
     const int i = (int)(blockIdx.x * 32 + threadIdx.x);
@@ -268,18 +270,23 @@ static bool run_freed()
 static const char *const RACE = "ThreadSanitizer: data race";
 static const struct planted rows[] = {
     { "blocks in turn", run_in_turn<NONE>, RIGHT, EVERYWHERE, NULL },
-    { "in turn: a lock that is not released", run_in_turn<NOT_RELEASED>, CAUGHT, EVERYWHERE, "nobody writes" },
-    { "in turn: not launched as waiting", run_in_turn<NOT_WAITING>, CAUGHT, EVERYWHERE, "LAUNCH_WAITING" },
-    { "in turn: more blocks than fit", run_too_many<NONE>, CAUGHT, EVERYWHERE, "fit on 4 multiprocessors" },
+    { "in turn: a lock that is not released", run_in_turn<NOT_RELEASED>, CAUGHT, EVERYWHERE,
+      "nobody writes" },
+    { "in turn: not launched as waiting", run_in_turn<NOT_WAITING>, CAUGHT, EVERYWHERE,
+      "LAUNCH_WAITING" },
+    { "in turn: more blocks than fit", run_too_many<NONE>, CAUGHT, EVERYWHERE,
+      "fit on 4 multiprocessors" },
     { "last block adds", run_last_adds<NONE>, RIGHT, EVERYWHERE, NULL },
-    { "last adds: no barrier before the ticket", run_last_adds<NO_FENCE_BARRIER>, CAUGHT, THREAD, RACE },
+    { "last adds: no barrier before the ticket", run_last_adds<NO_FENCE_BARRIER>, CAUGHT, THREAD,
+      RACE },
     { "last adds: the last by number", run_last_adds<NO_TICKET>, CAUGHT, EVERYWHERE, NULL },
     { "last adds: counter not reset", run_last_adds<NOT_RESET>, CAUGHT, EVERYWHERE, NULL },
     { "last adds: blocks write to one place", run_last_adds<SAME_PLACE>, CAUGHT, EVERYWHERE, NULL },
     { "last adds: the same, both lines", run_last_adds<SAME_PLACE>, CAUGHT, THREAD, RACE },
     { "dependent launches", run_dependent<NONE>, RIGHT, EVERYWHERE, NULL },
     { "dependent: no griddep_wait", run_dependent<NO_GRIDDEP>, CAUGHT, EVERYWHERE, NULL },
-    { "dependent: writes before griddep_wait", run_dependent<WRITES_EARLY>, CAUGHT, EVERYWHERE, NULL },
+    { "dependent: writes before griddep_wait", run_dependent<WRITES_EARLY>, CAUGHT, EVERYWHERE,
+      NULL },
     { "graph", run_graph, RIGHT, EVERYWHERE, NULL },
     { "asynchronous copies", run_copies<NONE>, RIGHT, EVERYWHERE, NULL },
     { "copies: host buffer reused too early", run_copies<REUSED>, CAUGHT, EVERYWHERE, NULL },

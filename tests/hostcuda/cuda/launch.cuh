@@ -8,13 +8,14 @@
 
 enum launch_flags {
     LAUNCH_PLAIN = 0,
-    LAUNCH_PDL = 1,     /* may start before the previous kernel has ended: the kernel calls griddep_wait */
+    LAUNCH_PDL =
+        1, /* may start before the previous kernel has ended: the kernel calls griddep_wait */
     LAUNCH_WAITING = 2, /* blocks wait for one another: all of the grid must be resident at once */
 };
 
 template <auto Kernel, typename... Args>
-static cudaError_t launch_kernel(dim3 grid, int threads, size_t shared_bytes, cudaStream_t stream, int flags,
-                                 const Args &...args)
+static cudaError_t launch_kernel(dim3 grid, int threads, size_t shared_bytes, cudaStream_t stream,
+                                 int flags, const Args &...args)
 {
     using tuple = std::tuple<Args...>;
     struct hostcuda_kernel kernel = {};
@@ -27,5 +28,5 @@ static cudaError_t launch_kernel(dim3 grid, int threads, size_t shared_bytes, cu
     return hostcuda_launch(&kernel, grid, threads, shared_bytes, stream, flags, &all);
 }
 #define LAUNCH_NAME(...) __VA_ARGS__
-#define LAUNCH(kernel, grid, threads, shared_bytes, stream, flags, ...) \
+#define LAUNCH(kernel, grid, threads, shared_bytes, stream, flags, ...)                            \
     launch_kernel<LAUNCH_NAME kernel>(grid, threads, shared_bytes, stream, flags, __VA_ARGS__)
