@@ -159,7 +159,9 @@ def check_loop(kernel, budget):
     others = sum(n for pipe, n in counts.items() if pipe != sass.TENSOR)
     kernel.loop = {pipe: n / tiles for pipe, n in counts.items()}
     kernel.loop.update(others=others / tiles, stalls=sass.stalls(body) / tiles)
-    alu_max, all_max = budget.alu * budget.slack, (budget.alu + budget.fma) * budget.slack + budget.other
+    arithmetic = budget.alu + budget.fma
+    alu_max = budget.alu + (budget.slack - 1) * arithmetic
+    all_max = budget.slack * arithmetic + budget.other
     kernel.loop.update(alu_max=alu_max, all_max=all_max)
     if kernel.loop[sass.ALU] > alu_max + 1e-9:
         kernel.wrong.append(f"inner loop: {kernel.loop[sass.ALU]:.2f} ALU a tile, budget {alu_max:.2f}")

@@ -166,7 +166,7 @@ def test_budget_kept():
 
 @pytest.mark.parametrize("change,says", [
     ({"spills": 8}, "local memory"), ({"stack": 8}, "local memory"), ({"registers": 136}, "registers"),
-    ({"code": code(*(["LOP3.LUT R30, R1, R2, R3, 0xea, !PT"] * 2 + GOOD_LOOP))}, "ALU a tile"),
+    ({"code": code(*(["LOP3.LUT R30, R1, R2, R3, 0xea, !PT"] * 4 + GOOD_LOOP))}, "ALU a tile"),
     ({"code": code(*(["FFMA R30, R1, R2, R3"] * 4 + GOOD_LOOP))}, "instructions a tile"),
     ({"code": code("STL [R1], R2", *GOOD_LOOP[:-1], "@P0 BRA 0x10")}, "local memory"),
     ({"name": "unheard_of"}, "states no budget"),
