@@ -27,6 +27,20 @@ template <int D> DEVICE int tile_at(int row, int chunk)
            (D % 64 == 0 ? chunk / 8 * 128 + ((chunk ^ row) & 7) * 16 : chunk * 16);
 }
 
+/* Shared memory of an SM; a block takes 1 KB more than it asks for. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+#define SM_SHARED_BYTES (228 << 10)
+#elif __CUDA_ARCH__ == 800
+#define SM_SHARED_BYTES (164 << 10)
+#else
+#define SM_SHARED_BYTES (100 << 10)
+#endif
+/* Blocks of an SM for __launch_bounds__: at most `most`, where registers end. */
+static constexpr int blocks_fit(int bytes, int most)
+{
+    return SM_SHARED_BYTES / (bytes + 1024) < most ? SM_SHARED_BYTES / (bytes + 1024) : most;
+}
+
 template <enum dtype KV>
 DEVICE void mma_kv(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {

@@ -41,7 +41,10 @@ static_assert(shared_bytes<64> <= 48 << 10 && shared_bytes<80> <= 48 << 10 &&
               "4 blocks an SM of 227 KB, 3 of 163 KB");
 static_assert(shared_bytes<256> <= 99 << 10, "the smallest SM (sm_86, sm_89)");
 /* Registers: q D / 8 and o D / 4 a tile; 128 with one tile of D <= 128. */
-template <int D, int TILES> static constexpr int blocks_per_sm = D > 128 ? 2 : TILES > 1 ? 3 : 4;
+template <int D, int TILES>
+static constexpr int blocks_per_sm = blocks_fit(shared_bytes<D>, D > 128     ? 2
+                                                                 : TILES > 1 ? 3
+                                                                             : 4);
 
 /* What a warp leaves for the merge, in its own ring. Stride D + 4: heads 2q of a store land 8 banks
  * apart. */

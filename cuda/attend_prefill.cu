@@ -226,7 +226,7 @@ DEVICE void store(const struct attend_in &a, const struct tile &t, float log2_sc
     }
 }
 template <enum dtype KV, int D>
-KERNEL(THREADS, 2)
+KERNEL(THREADS, (blocks_fit(shared_bytes<D>, 2)))
 attend_prefill_kernel(const __grid_constant__ struct attend_in a)
 {
     SHARED(shared);

@@ -43,8 +43,8 @@ enum {
     THREADS = (GROUPS + 1) * GROUP_THREADS,
     STAGES = 2,
     LAG = 2,             /* units (K or V of a block) on their way while one is waited for */
-    ROW_REGISTERS = 232, /* 2 x 232 + 40 = 504 of 512 a thread of each group */
-    FEED_REGISTERS = 40,
+    ROW_REGISTERS = 224, /* 2 x 224 + 56 = 3 x 168, what a launch of 384 threads holds */
+    FEED_REGISTERS = 56,
     BARRIER_ORDER = 1, /* + group: its turn for products */
     BARRIER_ROWS = 3,  /* + group: its threads alone */
 };
@@ -52,15 +52,14 @@ static_assert(LAG < 2 * STAGES, "a unit waits for a place that only units behind
 
 /* Keys of a block: registers of S are keys / 2, of O D / 2. */
 template <int D> static constexpr int keys_of = D <= 128 ? 128 : 64;
-template <int D> static constexpr int panels = D / 64;
-template <int D> static constexpr int stage_bytes = keys_of<D> *D * 2;
-template <int D> static constexpr int q_bytes = ROWS *D * 2;
+template <int D> static constexpr int stage_bytes = keys_of<D> * 2 * D;
+template <int D> static constexpr int q_bytes = D * 2 * ROWS;
 
 struct barriers {
     uint64_t full[2][STAGES], empty[2][STAGES]; /* of K, of V */
 };
 template <int D>
-static constexpr int shared_bytes = q_bytes<D> + 2 * STAGES *stage_bytes<D> +
+static constexpr int shared_bytes = q_bytes<D> + stage_bytes<D> * 2 * STAGES +
                                     (int)sizeof(struct barriers) + (int)sizeof(struct tile);
 static_assert(shared_bytes<128> <= 227 << 10 && shared_bytes<256> <= 227 << 10, "one block an SM");
 
@@ -220,11 +219,12 @@ template <int D>
 DEVICE void soften(const struct attend_in &a, const struct tile &t, int key, float log2_scale,
                    struct rows_state<D> &x, float (&factor)[2])
 {
+    const int end = key + keys_of<D>;
     if (a.soft_cap > 0.0f)
 #pragma unroll
         for (int i = 0; i < keys_of<D> / 2; i++)
             x.s[i] = capped(x.s[i] * a.scale, a.soft_cap);
-    if (key < t.all_low || key + keys_of < D >> t.all_high)
+    if (key < t.all_low || t.all_high < end)
         mask<D>(a, t, key, x);
 #pragma unroll
     for (int h = 0; h < 2; h++) {
@@ -359,7 +359,7 @@ template <int D> KERNEL(THREADS, 1) attend_wgmma_kernel(const __grid_constant__ 
         return;
     }
     struct barriers *const bars =
-        (struct barriers *)(void *)(memory + q_bytes<D> + 2 * STAGES * stage_bytes<D>);
+        (struct barriers *)(void *)(memory + q_bytes<D> + stage_bytes<D> * 2 * STAGES);
     struct tile &t = *(struct tile *)(void *)(bars + 1);
     griddep_wait();
     griddep_launch();
