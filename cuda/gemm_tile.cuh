@@ -103,21 +103,22 @@ DEVICE int tile_split_from(const struct tile_args &a, int split)
 /* ---- into shared memory -------------------------------------------------------------------------
  */
 
-/* A thread's way through memory: half of the block brings strip 0, half strip 1; of x, a thread has
- * one piece of its first token and of every PASS-th after it. */
+/* A thread's way through memory: half of the block brings strip 0, half strip 1 (or strip 0 again
+ * where there is none: what comes of it is not stored); of x, a thread has one piece of its first
+ * token and of every PASS-th after it. */
 struct tile_fetch {
-    const uint8_t *units, *x; /* of the next stage; units NULL: no strip */
+    const uint8_t *units, *x; /* of the next stage */
 };
 template <int ROW_BYTES>
 DEVICE struct tile_fetch tile_fetch_of(const struct tile_args &a, int tokens, int block)
 {
     constexpr int PIECES = ROW_BYTES / 16, HALF = TILE_THREADS / 2;
-    const struct tile_strip s = tile_strip_of(a, (int)threadIdx.x / HALF);
+    struct tile_strip s = tile_strip_of(a, (int)threadIdx.x / HALF);
+    if (s.units == NULL)
+        s = tile_strip_of(a, 0);
     const int row = (int)blockIdx.x * tokens + (int)threadIdx.x / PIECES;
     struct tile_fetch f;
-    f.units = s.units;
-    if (s.units != NULL)
-        f.units += (size_t)block * 4 * (size_t)a.unit_bytes + threadIdx.x % HALF * 16;
+    f.units = s.units + (size_t)block * 4 * (size_t)a.unit_bytes + threadIdx.x % HALF * 16;
     f.x = a.x + row * a.x_stride + block * ROW_BYTES + (int)threadIdx.x % PIECES * 16;
     return f;
 }
@@ -132,11 +133,10 @@ DEVICE void tile_fetch_weights(const struct tile_args &a, struct tile_fetch &f,
     unsigned char *to = stage + first + (int)threadIdx.x / HALF * strip_bytes;
 #pragma unroll
     for (int i = 0; i < PASSES; i++)
-        cp_async16(to + i * HALF * 16, f.units + i * HALF * 16, f.units != NULL);
+        cp_async16(to + i * HALF * 16, f.units + i * HALF * 16, true);
     if (first < strip_bytes - PASSES * HALF * 16)
-        cp_async16(to + PASSES * HALF * 16, f.units + PASSES * HALF * 16, f.units != NULL);
-    if (f.units != NULL)
-        f.units += strip_bytes;
+        cp_async16(to + PASSES * HALF * 16, f.units + PASSES * HALF * 16, true);
+    f.units += strip_bytes;
 }
 /* x rows of a stage: ROW_BYTES of each of TOKENS tokens, zeros past the last row. */
 template <int TOKENS, int ROW_BYTES>
