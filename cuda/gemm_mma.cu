@@ -8,8 +8,9 @@
  * Any rows, n_out, n_in. Moves 0.516 B a weight (int4, groups of 128) once per 64 rows, from L2
  * after the first time. Up to about 30 rows the weights' bytes are the limit, then the tensor
  * cores: 64 tokens x 128 outputs x 128 inputs are 512 MMAs of m16n8k16 a block, 1024 clocks of an
- * A100's SM. Around them, of 4 x 1024 issue slots: 512 for MMAs, 1216 for dequantization (each
- * weight twice, see below), 512 for folds, 128 for ldmatrix. Shared memory gives 80 KB, 640 clocks.
+ * A100's SM. Of its 4 x 1024 issue slots, sm_80's code takes 2904 (363 a warp): 512 for MMAs, 1184
+ * for dequantization (each weight twice, see below), 256 for folds, 128 for ldmatrix, the rest for
+ * copies and addresses. Shared memory gives 80 KB, 640 clocks.
  *
  *   grid (tokens / 64, pairs of strips, splits of the inputs), 256 threads:
  *
