@@ -14,14 +14,12 @@ struct choice {
  * rows (kernels.md, table 1). Dequantize + cuBLASLt costs 231 / rows more than cuBLAS alone: 11 %
  * at 2048. */
 static const struct choice hopper[] = {
-    { 2048, GEMM_DENSE },
     { 33, GEMM_WGMMA },
     { 1, GEMM_SMALL },
     { 0, GEMM_MMA },
 };
 /* sm_80, 86, 89, 120: mma.sync reaches the tensor cores' rate. */
 static const struct choice others[] = {
-    { 2048, GEMM_DENSE },
     { 33, GEMM_MMA },
     { 1, GEMM_SMALL },
     { 0, GEMM_MMA },
@@ -49,6 +47,8 @@ enum gemm_kernel choose_gemm(const struct cuda *cuda, const struct gemm_op *op)
         return GEMM_MMA;
     if (cuda->options.int8 && op->rows > GEMM_SMALL_ROWS && takes(cuda, GEMM_S8, op))
         return GEMM_S8;
+    if (op->rows >= cuda->options.dense_rows && takes(cuda, GEMM_DENSE, op))
+        return GEMM_DENSE;
     const struct choice *row = cuda->info.wgmma ? hopper : others;
     for (;; row++)
         if (op->rows >= row->rows_from && takes(cuda, row->kernel, op))

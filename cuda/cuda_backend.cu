@@ -17,7 +17,7 @@ enum {
     DRIVER_MIN = 12080, /* what the toolkit of this build can talk to: CUDA 12.8 */
     ARCH_MIN = 80,
     GRAPH_BYTES = 1 << 20, /* a recording of 32 layers: 160 kernel nodes with their arguments */
-    DENSE_ROWS_MIN = 2048, /* choose.cu: smaller steps never want cuBLASLt */
+    DENSE_ROWS = 2048,     /* choose.cu says why */
 };
 
 /* ---- faults -----------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ static bool cuda_prepare(struct backend *be, const struct backend_limits *limits
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         if (!cuda_take(cuda, wanted[i].memory, wanted[i].bytes, wanted[i].what, err))
             return false;
-    if (l->rows_max >= DENSE_ROWS_MIN) {
+    if (l->rows_max >= cuda->options.dense_rows) {
         struct err why;
         cuda->dense = dense_open(&why);
         if (cuda->dense == NULL)
@@ -343,6 +343,8 @@ bool cuda_backend_open(struct backend **out, const struct cuda_options *options,
     if (cuda == NULL)
         return err_set(err, ERR_MEMORY, "no memory for a backend");
     cuda->options = *options;
+    if (options->dense_rows == 0)
+        cuda->options.dense_rows = DENSE_ROWS;
     cuda->graphs_off = options->no_graphs;
     cuda->info.n_sms = p.multiProcessorCount;
     cuda->info.arch = p.major * 10 + p.minor;

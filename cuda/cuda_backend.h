@@ -8,10 +8,11 @@ extern "C" {
 #endif
 
 struct cuda_options {
-    int32_t device; /* index */
-    bool invariant; /* fixed kernel and split order: a row's bits do not depend on company */
-    bool int8;      /* activations quantized to int8 at run time where rows >= 33 (K4) */
-    bool no_graphs; /* every step eagerly: debugging, compute-sanitizer */
+    int32_t device;     /* index */
+    bool invariant;     /* fixed kernel and split order: a row's bits do not depend on company */
+    bool int8;          /* activations quantized to int8 at run time where rows >= 33 (K4) */
+    int32_t dense_rows; /* rows of a step from which cuBLASLt multiplies; 0: 2048 (choose.cu) */
+    bool no_graphs;     /* every step eagerly: debugging, compute-sanitizer */
 };
 /* ERR_DEVICE: no driver, a driver older than this build needs, no such device, a GPU older than
  * sm_80; the text says which, what was wanted and what was found. */
