@@ -8,9 +8,9 @@
  * per (row, 32 inputs); sums are read for zeros only
  *
  * Moves half of gemm_mma's x and the same weights, at twice the MMA rate: 64 tokens x 128 outputs x
- * 128 inputs are 256 MMAs a block, 512 clocks of an A100's SM (2048 products a clock). Around them,
- * of 4 x 512 issue slots: 256 for MMAs, 384 for codes (3 a word, each weight twice), 768 for folds,
- * 64 for ldmatrix: three quarters, so issue slots are as near a limit as tensor cores. Hence:
+ * 128 inputs are 256 MMAs a block, 512 clocks of an A100's SM (2048 products a clock). sm_80's
+ * code for them takes 2736 issue slots (int4 symmetric, 342 a warp), 684 clocks: 256 for MMAs, 768
+ * for folds, about 500 for codes (each weight twice). Issue slots are the limit, hence:
  *
  *   - Codes are made signed without a subtraction, so that a symmetric zero needs no sum of x.
  * int4: 16 (code - 8) is a nibble in the high half of a byte with its top bit turned over (shift,
