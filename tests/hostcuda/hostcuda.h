@@ -34,7 +34,7 @@ void hostcuda_seed(uint64_t seed);
 void hostcuda_fault_at(long n);
 /* Runtime calls and launches so far: those that can fail. */
 long hostcuda_calls(void);
-/* Blocks-run launches of a kernel: its name, or the name before the template arguments. */
+/* How often a kernel has run: by its name, or by the name before the template arguments. */
 long hostcuda_launches(const char *kernel);
 /* fn(name, launches) for each kernel that ever ran. */
 void hostcuda_each_kernel(void (*fn)(const char *name, long launches, void *context),

@@ -2,7 +2,7 @@
  * arithmetic against whole-number arithmetic, fragments and products against plain loops over
  * matrices. (tests/gpu/test_wrappers.cu runs here and on a GPU; this file looks at every value
  * where it can.) */
-#include "hostcuda.h"
+#include "internal.h"
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
 #include <stdio.h>
@@ -264,10 +264,44 @@ static void test_products(bool bf16)
            (const void *)m.d, (const void *)m.d8, (const void *)m.transposed })
         cudaFree(const_cast<void *>(p));
 }
+/* HOSTCUDA_TRUNCATE: what 24 bits do not hold is cut off, not rounded. */
+KERNEL(32, 1) one_product(const __grid_constant__ struct matrices m)
+{
+    const uint32_t a[4] = { m.a[0], 0, 0, 0 }; /* A[g][2q] */
+    float d[4] = { 1, 1, -1, -1 };
+    mma_f16(d, a, m.a[1], 0);
+    if (lane_id() == 0)
+        m.d[0] = d[0];
+}
+static void test_truncation()
+{
+    hc_settings_read();
+    struct matrices m = {};
+    /* 1 + 4 . 1.5 . 2^-26: six eighths of a step above 1. Only k = 0, 2, 4, 6 have weights. */
+    m.a = on_device(std::vector<uint16_t>({ f16_of(0x1.8p-13f), f16_of(0x1p-13f) }));
+    m.d = on_device(std::vector<float>(1));
+    for (int truncate = 0; truncate < 2; truncate++) {
+        hc_settings.truncate = truncate != 0;
+        if (LAUNCH((one_product), 1, 32, 0, 0, 0, m) != cudaSuccess)
+            exit(2);
+        const float wanted = truncate != 0 ? 1.0f : 0x1.000002p0f;
+        CHECK_EQUAL(m.d[0], wanted, "1 + 6 . 2^-26 = %a, wanted %a", (double)m.d[0],
+                    (double)wanted);
+        const float x[2] = { 0x1.8p-13f, 0 }, y[2] = { 0x1p-11f, 1 };
+        CHECK_EQUAL(hostcuda_dot(x, y, 2, 1.0f), wanted, "dot, truncate %d", truncate);
+        const float z[1] = { 0x1.4p-13f }; /* 1.25 steps, of half the size below 1 */
+        CHECK_EQUAL(hostcuda_dot(z, y, 1, -1.0f), truncate != 0 ? -0x1.fffffcp-1f : -0x1.fffffep-1f,
+                    "dot below 1, truncate %d", truncate);
+    }
+    hc_settings.truncate = false;
+    cudaFree(const_cast<uint16_t *>(m.a));
+    cudaFree(m.d);
+}
 int main()
 {
     test_halves();
     test_half_arithmetic();
+    test_truncation();
     for (int i = 0; i < 20; i++) {
         test_products(false);
         test_products(true);
