@@ -1,5 +1,6 @@
 /* embed_rows out of F64 tables and plain rows, gather_rows: against the exact weights. */
 #include "tests/ops/cuda/f64_case.cuh"
+#include "tests/ops/cuda/late.cuh"
 
 static const float SCALE = 1.75f;
 
@@ -46,6 +47,7 @@ static void test_f64(const struct f64_shape &shape, int spare)
     op.scale = SCALE;
     op.y = y.data();
     op.y_stride = hidden + spare;
+    const struct late tokens_late(tokens_device);
     CUDA(embed_rows(&harness.launch, &op));
     check(y.read(), tokens, vocab, hidden, op.y_stride, 0x1p-8, [&](int token, int i) {
         return w.weights[(size_t)token * (size_t)hidden + (size_t)i] * (double)SCALE;
@@ -81,6 +83,7 @@ static void test_plain(enum dtype dtype, int vocab, int hidden, int spare, float
     op.scale = scale;
     op.y = y.data();
     op.y_stride = hidden + spare;
+    const struct late tokens_late(tokens_device);
     CUDA(embed_rows(&harness.launch, &op));
     const double rounding = dtype == DTYPE_BF16 && scale == 1.0f ? 0.0 : 0x1p-8;
     check(y.read(), tokens, vocab, hidden, op.y_stride, rounding,
@@ -105,6 +108,7 @@ static void test_gather(int n_cols, int x_spare, int y_spare)
         v = (uint16_t)(random.next() & 0x3fff); /* finite */
     device_array<uint16_t> x_device(x), y(rows.size() * (size_t)y_stride);
     device_array<int32_t> rows_device(rows);
+    const struct late x_late(x_device);
     CUDA(gather_rows(&harness.launch, x_device.data(), x_stride, rows_device.data(),
                      (int32_t)rows.size(), n_cols, y.data(), y_stride));
     const std::vector<uint16_t> found = y.read();

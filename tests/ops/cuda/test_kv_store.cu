@@ -2,6 +2,7 @@
  */
 #include "host/backend/kv_layout.h"
 #include "tests/ops/cuda/f64_case.cuh"
+#include "tests/ops/cuda/late.cuh"
 
 struct shape {
     const char *name;
@@ -114,6 +115,7 @@ static void test(const struct shape &s, int position_add)
     out.q_gain = s.norms ? q_gain.data() : NULL;
     out.k_gain = s.norms ? k_gain.data() : NULL;
     out.epsilon = EPSILON;
+    const struct late product_late(product);
     CUDA(kv_store(&harness.launch, product.data(), in.stride, ROWS, &out));
 
     const std::vector<uint16_t> found_q = q.read(), found = memory.read();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include "tests/gpu/wrappers.h"
 #include "tests/ops/cuda/harness.cuh"
+#include "tests/ops/cuda/late.cuh"
 
 enum norm_case { NONE, RMS, LAYER, LAYER_BIAS, NORM_CASES };
 static const char *const norm_names[NORM_CASES] = { "no norm", "rms", "layer", "layer with bias" };
@@ -107,6 +108,7 @@ static void test_f16(const struct shape &s, enum norm_case norm)
     p.op.y = y.data();
     p.op.y_stride = padded;
     p.op.scale = scale.data();
+    const struct late x_late(p.x);
     CUDA(prepare_f16(&harness.launch, &p.op));
     const std::vector<uint16_t> found = y.read();
     const std::vector<float> scales = scale.read();
@@ -146,6 +148,7 @@ static void test_s8(const struct shape &s, enum norm_case norm)
     p.op.y_stride = padded;
     p.op.scale = scale.data();
     p.op.sum = sum.data();
+    const struct late x_late(p.x);
     CUDA(prepare_s8(&harness.launch, &p.op));
     const std::vector<int8_t> found = y.read();
     const std::vector<float> scales = scale.read();
@@ -192,6 +195,7 @@ static void test_bf16(const struct shape &s, enum norm_case norm)
     device_array<uint16_t> y((size_t)(s.rows * stride));
     p.op.y = y.data();
     p.op.y_stride = stride;
+    const struct late x_late(p.x);
     CUDA(prepare_bf16(&harness.launch, &p.op));
     const std::vector<uint16_t> found = y.read();
     for (int r = 0; r < s.rows; r++) {
@@ -227,6 +231,7 @@ static void test_gate(const struct shape &s, enum gate gate)
     const std::vector<float> x = random_floats(random, (size_t)(s.rows * stride));
     device_array<float> x_device(x);
     device_array<uint16_t> y((size_t)(s.rows * y_stride));
+    const struct late x_late(x_device);
     CUDA(gate_combine(&harness.launch, x_device.data(), stride, s.rows, s.n, gate, y.data(),
                       y_stride));
     const std::vector<uint16_t> found = y.read();
@@ -281,6 +286,7 @@ static void test_post(const struct shape &s, enum norm_case norm, const struct p
     out.epilogue = c.epilogue;
     out.scale = c.scale;
     out.soft_cap = c.soft_cap;
+    const struct late x_late(x_device);
     CUDA(post_combine(&harness.launch, x_device.data(), stride, s.rows, s.n, in, &out));
     const std::vector<float> found_f32 = c.in_place ? x_device.read() : y_f32.read();
     const std::vector<uint16_t> found_bf16 = y_bf16.read();
