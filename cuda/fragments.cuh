@@ -84,3 +84,11 @@ DEVICE void dequant_half(uint32_t (&f)[STEPS][4], const unsigned char *unit, int
         group_apply<CODES, SCALED>(f[t], g);
     }
 }
+/* acc += sums of one group times its scales: fragments of D, rows g and g + 8 by turns of two. */
+template <int N> DEVICE void fold(float (&acc)[N], const float (&sums)[N], uint32_t scales)
+{
+    const float low = f16_low(scales), high = f16_high(scales);
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        acc[i] = fma_f32(sums[i], (i & 2) != 0 ? high : low, acc[i]);
+}

@@ -22,11 +22,8 @@
  * that the mma.sync kernel and cuBLASLt could not share. 64 copies of 512 bytes a panel of 256
  * tokens, by three warps with nothing else to do, against 1024 clocks of tensor cores.
  *
- * Work is (pair of strips, token tile, 128 k). The first `streamed` tiles are one line of k blocks,
- * cut evenly over the grid (stream-K): who has a tile's first k owns it, the others leave their
- * sums in `partial`, a slot a block, and the owner adds them in the order of k. The other tiles are
- * dealt whole. op->splits instead cuts each tile into as many equal parts of k, and BM is 64: then
- * the bits do not depend on the number of rows. */
+ * Work is (pair of strips, token tile, 128 k): stream_k.cuh. A slot of `partial` is a tile's sums.
+ * With op->splits BM is 64: then the bits do not depend on the number of rows. */
 #include <string.h>
 #include "cuda/epilogue.cuh"
 #include "cuda/fragments.cuh"
@@ -43,6 +40,9 @@ enum {
     THREADS = (CONSUMERS + 1) * WARPGROUP,
     TILE_OUTPUTS = CONSUMERS * F64_STRIP_ROWS,
     PANEL_ROW_BYTES = 128,
+    /* Panels in flight behind the one that a token warp fills: LAG_TOKENS / BM, 64 KB of reads out
+     * of L2. The ring has two more: consumers free a panel when the next one is there. */
+    LAG_TOKENS = 512,
     /* Epilogue: tokens staged at a time. 64 would cost BM = 256 one of its five panels. */
     CHUNK = 32,
     STAGED_STRIDE = F64_STRIP_ROWS + 4, /* fragments are written without bank conflicts */
@@ -56,17 +56,11 @@ enum {
     /* 65536 registers = 128 x 40 + 256 x 232. BM = 256 has 128 sums and 32 of fragments. */
     FEEDER_REGISTERS = 40,
     CONSUMER_REGISTERS = 232,
-    BARRIER_STRIP = 1, /* + warpgroup */
-    BARRIER_PAIR = 3,
+    BARRIER_STRIP = 1,
+    BARRIER_PAIR = 3, /* a strip: + warpgroup */
 };
 static_assert(CONSUMERS * WARPGROUP * CONSUMER_REGISTERS + WARPGROUP * FEEDER_REGISTERS <= 65536,
               "the register file");
-static_assert(STAGED_BYTES % 16 == 0, "what follows the staging stays aligned");
-
-/* Panels in flight behind the one that a token warp fills: LAG_TOKENS / BM, 64 KB of reads out of
- * L2. The ring has two more: consumers free a panel when the next one is there. */
-enum { LAG_TOKENS = 512 };
-
 struct wgmma_part {
     const uint8_t *units;
     const float *row_factor, *bias;
@@ -200,7 +194,7 @@ DEVICE void feed_panel(const struct wgmma_args &a, unsigned char *panel, int fir
     }
     cp_async_commit();
 }
-/* What this warp copied into the panel is there: for wgmma, too. */
+/* What this warp copied is there: for wgmma, too. */
 DEVICE void announce(const struct barriers &b, struct ring &r, int n)
 {
     async_fence();
@@ -268,15 +262,6 @@ DEVICE void multiply(const struct wgmma_args &a, struct consumer &c, float (&d)[
         wgmma_f16<BM>(d, f[t], wgmma_desc_at(panel, t * 32), accumulate || t > 0);
     wgmma_commit();
 }
-/* Sums of one group, times its scales. */
-template <int BM>
-DEVICE void fold(float (&acc)[BM / 2], const float (&sums)[BM / 2], uint32_t scales)
-{
-    const float low = f16_low(scales), high = f16_high(scales);
-#pragma unroll
-    for (int i = 0; i < BM / 2; i++)
-        acc[i] = fma_f32(sums[i], (i & 2) != 0 ? high : low, acc[i]);
-}
 DEVICE const unsigned char *unit_wait(const struct wgmma_args &a, const struct consumer &c)
 {
     mbar_wait(c.b.w_full + c.w.slot, c.w.phase);
@@ -315,38 +300,54 @@ DEVICE void add_blocks(const struct wgmma_args &a, struct consumer &c, float (&a
     wgmma_landed(acc);
     free_panel(a, c);
 }
+/* One group of 128 into `sums`, while the one before, `last`, comes off its way and into acc. */
+template <int BITS, enum codes CODES, int BM>
+DEVICE void add_group(const struct wgmma_args &a, struct consumer &c,
+                      uint32_t (&f)[PANELS][STEPS][4], float (&acc)[BM / 2], float (&sums)[BM / 2],
+                      float (&last)[BM / 2], uint32_t &last_scales, bool first)
+{
+    const unsigned char *unit = unit_wait(a, c);
+    const struct group g = group_load<CODES>(unit + BITS * 256, 2, 0);
+    dequant_half<BITS, CODES, false, false>(f[0], unit, 0, g, a.group_shift, c.pairs);
+    multiply<BM>(a, c, sums, f[0], false);
+    wgmma_wait<1>();
+    wgmma_landed(last);
+    if (!first)
+        free_panel(a, c);
+    fold(acc, last, last_scales);
+    last_scales = g.scales;
+    dequant_half<BITS, CODES, false, false>(f[1], unit, 1, g, a.group_shift, c.pairs);
+    unit_free(a, c);
+    multiply<BM>(a, c, sums, f[1], true);
+    wgmma_wait<1>();
+    free_panel(a, c);
+}
 /* The same with groups of 128 summed apart and scaled in fp32: exact weights, and at 64 tokens no
- * dearer. The tensor cores have the other warpgroup's products while this one folds. */
+ * dearer. Two sums take turns, so that one fills while the other is folded. */
 template <int BITS, enum codes CODES, int BM>
 DEVICE void add_groups(const struct wgmma_args &a, struct consumer &c, float (&acc)[BM / 2], int n)
 {
-    uint32_t f[PANELS][STEPS][4];
-    float sums[BM / 2];
+    uint32_t f[PANELS][STEPS][4], scales = 0;
+    float even[BM / 2], odd[BM / 2];
 #pragma unroll
     for (int i = 0; i < BM / 2; i++)
-        sums[i] = 0.0f;
-    uint32_t scales = 0;
-    for (int k = 0; k < n; k++) {
-        const unsigned char *unit = unit_wait(a, c);
-        const struct group g = group_load<CODES>(unit + BITS * 256, 2, 0);
-        dequant_half<BITS, CODES, false, false>(f[0], unit, 0, g, a.group_shift, c.pairs);
-        wgmma_wait<0>();
-        wgmma_landed(sums);
-        if (k > 0)
-            free_panel(a, c);
-        fold<BM>(acc, sums, scales);
-        scales = g.scales;
-        multiply<BM>(a, c, sums, f[0], false);
-        dequant_half<BITS, CODES, false, false>(f[1], unit, 1, g, a.group_shift, c.pairs);
-        unit_free(a, c);
-        multiply<BM>(a, c, sums, f[1], true);
-        wgmma_wait<1>(); /* f[0] is free */
-        free_panel(a, c);
+        even[i] = odd[i] = 0.0f;
+    int k = 0;
+    for (; k + 1 < n; k += 2) {
+        add_group<BITS, CODES, BM>(a, c, f, acc, even, odd, scales, k == 0);
+        add_group<BITS, CODES, BM>(a, c, f, acc, odd, even, scales, false);
     }
-    wgmma_wait<0>();
-    wgmma_landed(sums);
+    if (k < n) {
+        add_group<BITS, CODES, BM>(a, c, f, acc, even, odd, scales, k == 0);
+        wgmma_wait<0>();
+        wgmma_landed(even);
+        fold(acc, even, scales);
+    } else {
+        wgmma_wait<0>();
+        wgmma_landed(odd);
+        fold(acc, odd, scales);
+    }
     free_panel(a, c);
-    fold<BM>(acc, sums, scales);
 }
 
 /* ---- output -------------------------------------------------------------------------------------
