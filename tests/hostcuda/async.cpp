@@ -193,8 +193,8 @@ bool hc_land_bulk(struct hc_block *block)
         caller = __tsan_get_current_fiber();
         __tsan_switch_to_fiber(engine, 1);
         tsan_acquire(bulk.to);
-        __tsan_read_range(const_cast<unsigned char *>(bulk.from), (size_t)bulk.bytes);
-        __tsan_write_range(bulk.to, (size_t)bulk.bytes);
+        __tsan_read_range(const_cast<unsigned char *>(bulk.from), bulk.bytes);
+        __tsan_write_range(bulk.to, bulk.bytes);
         tsan_release(bulk.bar);
         __tsan_switch_to_fiber(caller, 1);
     }
