@@ -93,7 +93,14 @@ run_pytest() { # log name, pytest arguments
 stage_format() { tests/check_format; }
 stage_floors() { tests/check_floors; }
 stage_dev() { build dev && run_ctest dev -L 'unit|oracle|ops|sim'; }
-stage_http() { build dev nibble && NIBBLE_BUILD="$ROOT/build/dev" run_pytest http tests/http; }
+stage_http() { build dev nibble && NIBBLE_BUILD="$ROOT/build/dev" run_pytest http tests/http --ignore tests/http/test_cuda.py; }
+# `serve --device cuda` on the emulator: what only it can show, and a part of the tests of every server.
+stage_http_cuda() {
+    build dev nibble_emulated || return 1
+    NIBBLE_CUDA_BUILD="$ROOT/build/dev/emulated" run_pytest http-cuda tests/http/test_cuda.py &&
+        NIBBLE_BUILD="$ROOT/build/dev/emulated" NIBBLE_DEVICE=cuda run_pytest http-emulated tests/http/test_contract.py \
+            -k "health or shape or stream_order or echo or stop"
+}
 stage_tsan() {
     local targets
     configure tsan || return 1
@@ -101,7 +108,7 @@ stage_tsan() {
     # shellcheck disable=SC2086
     build tsan $targets &&
         setarch "$(uname -m)" -R ctest --test-dir build/tsan -R 'sim_test_engine|unit_test_pool|unit_test_queue' &&
-        NIBBLE_BUILD="$ROOT/build/tsan" NIBBLE_SANITIZER=thread run_pytest http-tsan tests/http -k "tsan or concurrent or cancel or lifecycle"
+        NIBBLE_BUILD="$ROOT/build/tsan" NIBBLE_SANITIZER=thread run_pytest http-tsan tests/http --ignore tests/http/test_cuda.py -k "tsan or concurrent or cancel or lifecycle"
 }
 # Kernels by nvcc and what became of them; their arithmetic runs in stage dev (label ops, tests/hostcuda).
 stage_nvcc() {
@@ -141,11 +148,11 @@ stage_full() {
     export NIBBLE_ORACLE
     run_ctest release -L 'unit|oracle|ops|sim'
 }
-stage_http_release() { NIBBLE_BUILD="$ROOT/build/release" run_pytest http-release tests/http --release; }
+stage_http_release() { NIBBLE_BUILD="$ROOT/build/release" run_pytest http-release tests/http --ignore tests/http/test_cuda.py --release; }
 stage_bench() { tests/bench/run.sh; }
 stage_image() { docker/build-cpu.sh --test; }
 
-stages=(format floors dev http tsan nvcc fuzz release)
+stages=(format floors dev http http_cuda tsan nvcc fuzz release)
 [ $all = 1 ] && stages+=(full http_release bench cuda mutation image)
 [ ${#only[@]} -gt 0 ] && stages=("${only[@]}")
 
