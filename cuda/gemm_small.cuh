@@ -20,10 +20,12 @@
  * Stages are consumed and filled in the same order; a stage is filled again as soon as its codes
  * are in registers, with what comes STAGES later. */
 
-struct stream {     /* of a warp; few registers, x has 64 of them */
-    int step, unit; /* to copy: tile, unit of this warp in it */
-    int n_units;    /* of this warp in a tile */
-    uint32_t count; /* stages consumed */
+struct stream {          /* of a warp; few registers, x has 64 of them */
+    const uint8_t *next; /* unit to copy */
+    int step;            /* its tile */
+    int n_steps;         /* tiles to copy, this one included */
+    int unit, n_units;   /* unit of this warp in the tile, of how many */
+    uint32_t count;      /* stages consumed */
 };
 template <class S> DEVICE unsigned char *stream_stage(unsigned char *ring, int stage)
 {
@@ -34,33 +36,39 @@ DEVICE void unit_copy(unsigned char *to, const uint8_t *from, int bytes)
     for (int at = lane_id() * 16; at < bytes; at += 512)
         cp_async16(to + at, from + at, true);
 }
+/* This warp's first unit of a tile. */
+DEVICE const uint8_t *stream_start(const struct small_args &a, const struct step *step)
+{
+    return step->units + warp_id() * 4 * a.unit_bytes;
+}
 template <class S, bool BULK>
 DEVICE void stream_fill(struct stream &s, const struct small_args &a, const struct small_shared &sh,
                         int stage)
 {
-    if (s.step < sh.share->n_tiles) {
+    if (s.n_steps > 0) {
         const int bytes = a.unit_bytes, stride = SMALL_WARPS * 4 * bytes; /* to the next unit */
-        const uint8_t *from =
-            sh.steps[s.step].units + (warp_id() + s.unit * SMALL_WARPS) * 4 * bytes;
         const bool two = S::STAGE_UNITS == 2 && s.unit + 1 < s.n_units;
         unsigned char *to = stream_stage<S>(sh.ring, stage);
         if (BULK) {
             uint64_t *bar = sh.bars + warp_id() * S::STAGES + stage;
             if (lane_id() == 0) {
                 mbar_arrive_expect(bar, two ? 2 * bytes : bytes);
-                bulk_copy(to, from, bytes, bar);
+                bulk_copy(to, s.next, bytes, bar);
                 if (two)
-                    bulk_copy(to + S::SLOT, from + stride, bytes, bar);
+                    bulk_copy(to + S::SLOT, s.next + stride, bytes, bar);
             }
         } else {
-            unit_copy(to, from, bytes);
+            unit_copy(to, s.next, bytes);
             if (two)
-                unit_copy(to + S::SLOT, from + stride, bytes);
+                unit_copy(to + S::SLOT, s.next + stride, bytes);
         }
         s.unit += S::STAGE_UNITS;
+        s.next += S::STAGE_UNITS * stride;
         if (s.unit >= s.n_units) {
             s.unit = 0;
             s.step++;
+            if (--s.n_steps > 0)
+                s.next = stream_start(a, sh.steps + s.step);
         }
     }
     if (!BULK)
@@ -210,22 +218,16 @@ DEVICE void tile_multiply(float (&acc)[TILES][4], const uint32_t (&x)[4 / TILES]
     for (int u = 0; u < S::UNITS; u += S::STAGE_UNITS) {
         if (u < stream.n_units) {
             const unsigned char *stage = stream_wait<S, BULK>(stream, sh);
-            const bool two = S::STAGE_UNITS == 2 && u + 1 < stream.n_units;
-            unit_codes<BITS, ZERO, FINE> c[S::LATE ? 1 : S::STAGE_UNITS];
+            unit_codes<BITS, ZERO, FINE> c[S::STAGE_UNITS];
             if constexpr (S::LATE) {
 #pragma unroll
-                for (int i = 0; i < S::STAGE_UNITS; i++) {
-                    if (i == 0 || two) {
-#pragma unroll
-                        for (int part = 0; part < c[0].PARTS; part++) {
-                            unit_read(c[0], a, stage + i * S::SLOT, part);
-                            unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[0], x[u + i], part,
-                                                                   sh.pairs);
-                        }
-                    }
+                for (int part = 0; part < c[0].PARTS; part++) {
+                    unit_read(c[0], a, stage, part);
+                    unit_multiply<BITS, ZERO, TILES, FINE>(acc, c[0], x[u], part, sh.pairs);
                 }
                 stream_done<S, BULK>(stream, a, sh);
             } else {
+                const bool two = S::STAGE_UNITS == 2 && u + 1 < stream.n_units;
                 unit_read(c[0], a, stage, 0);
                 if (two)
                     unit_read(c[SECOND], a, stage + S::SLOT, 0);
@@ -253,9 +255,11 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     const int own_units = (share.k_to - share.k_from - warp + SMALL_WARPS - 1) / SMALL_WARPS;
     struct stream stream;
     stream.n_units = own_units > 0 ? own_units : 0;
+    stream.n_steps = own_units > 0 ? share.n_tiles : 0;
     stream.unit = 0;
-    stream.step = own_units > 0 ? 0 : share.n_tiles;
     stream.count = 0;
+    stream.step = 0;
+    stream.next = NULL;
     if (thread < share.n_tiles) {
         sh.steps[thread] = item_step(a, (share.tile_from + thread) >> pair, thread & pair);
         sh.steps[thread].units += (size_t)share.k_from * 4 * (size_t)a.unit_bytes;
@@ -267,6 +271,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
         mbar_init_fence();
     }
     block_sync();
+    if (stream.n_steps > 0)
+        stream.next = stream_start(a, sh.steps);
 #pragma unroll 1
     for (int i = 0; i < S::STAGES; i++)
         stream_fill<S, BULK>(stream, a, sh, i);
@@ -286,10 +292,11 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     block_sync(); /* the staging area becomes sums */
 
     /* Tiles. With splits two more rounds, for the tickets of the last. */
+    const int n_steps = sh.share->n_tiles, rounds = n_steps + (a.splits > 1 ? 2 : 0);
 #pragma unroll 1
-    for (int step = 0; step < sh.share->n_tiles + (a.splits > 1 ? 2 : 0); step++) {
+    for (int step = 0; step < rounds; step++) {
         float *sums = sh.sums + (step & 1) * (SMALL_WARPS * S::OUTS);
-        if (step < sh.share->n_tiles) {
+        if (step < n_steps) {
             float acc[TILES][4];
             tile_multiply<BITS, ZERO, TILES, FINE, BULK>(acc, x, stream, a, sh);
 #pragma unroll
@@ -308,7 +315,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
 #pragma unroll 1
         for (int i = thread; i < S::OUTS; i += SMALL_THREADS) { /* whole warps */
             float v = 0.0f, w = 0.0f;
-            if (step < sh.share->n_tiles) {
+            if (step < n_steps) {
 #pragma unroll
                 for (int from = 0; from < SMALL_WARPS; from++)
                     w += sums[from * S::OUTS + i];
@@ -321,7 +328,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
                 else
                     sh.firsts[i] = w; /* this thread's until the second tile */
             } else {
-                if (step < sh.share->n_tiles && out_token(i) < a.rows)
+                if (step < n_steps && out_token(i) < a.rows)
                     partial_at(a, sh.share->split, tile_from + step, S::OUTS)[i] = w;
                 if (ends && out_token(i) < a.rows) {
                     v = partial_sum(a, tile, S::OUTS, i);
@@ -332,8 +339,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
                 item_out(a, sh.places, &sh.steps[done - pair], i, v, w);
         }
         const int written = step - 1;
-        if (a.splits > 1 && thread == SMALL_THREADS - 1 && written >= 0 &&
-            written < sh.share->n_tiles && (written & pair) == pair)
+        if (a.splits > 1 && thread == SMALL_THREADS - 1 && written >= 0 && written < n_steps &&
+            (written & pair) == pair)
             item_ticket(a, (tile_from + written) >> pair, &sh.last[written & 1]);
     }
 }

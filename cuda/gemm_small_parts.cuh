@@ -23,21 +23,14 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_shap
         UNITS = 4 / TILES, /* of 128 inputs, a warp's: 64 registers of x whatever the tokens */
         STAGE_UNITS = BITS == 4 && !FINE && UNITS >= 2 ? 2 : 1,
         CODE_BYTES = F64_UNIT_ROWS * F64_UNIT_COLS * BITS / 8,
-        ZEROS = ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION,
-        /* int4 with the scales and zeros of groups of 32: a quarter more bytes a unit. Less of the
-         * rest, so that two blocks still have the 227 KB of sm_90. */
-        TIGHT = BITS == 4 && FINE && ZEROS,
-        STAGES = (BULK ? SMALL_RING_BULK : SMALL_RING_ASYNC) /
-                 (SMALL_WARPS * STAGE_UNITS * CODE_BYTES * (TIGHT && TILES == 4 ? 2 : 1)),
+        STAGES =
+            (BULK ? SMALL_RING_BULK : SMALL_RING_ASYNC) / (SMALL_WARPS * STAGE_UNITS * CODE_BYTES),
         /* Room for a unit in the ring: of groups of 32 if FINE. What is copied may be less. */
-        SLOT = CODE_BYTES + (FINE ? 128 : 32) * (ZEROS ? 2 : 1),
-        /* Fill a stage after its products, not before: no registers for all of its codes. */
-        LATE = FINE || !BULK,
+        SLOT =
+            CODE_BYTES + (FINE ? 128 : 32) * (ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION ? 2 : 1),
+        LATE = FINE, /* fill a stage after its products: no registers for all of its codes */
         TOKENS = 8 * TILES,
-        /* of 8 inputs, of all rows, that go through shared memory at once */
-        PIECES = !BULK                ? 8
-                 : TIGHT && TILES < 4 ? 16 / TILES
-                                      : 32 / TILES,
+        PIECES = BULK ? 32 / TILES : 8, /* of 8 inputs, of 8 * TILES rows, through shared memory */
         STAGING = TOKENS * PIECES * 16,
         OUTS = 128 * TILES, /* of a tile */
     };
@@ -115,7 +108,6 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_layo
         SHARE = FIRSTS + S::OUTS * 4,
         BYTES = SHARE + 32,
     };
-    static_assert(!BULK || 2 * (BYTES + 1024) <= 228 * 1024, "two blocks an SM");
     static_assert(SUMS % 16 == 0 && TOKENS % 16 == 0 && BARS % 8 == 0, "aligned");
 };
 template <class L> DEVICE struct small_shared small_shared_of(unsigned char *base)
