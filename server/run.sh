@@ -38,7 +38,13 @@ fi
 cd "$root"
 mkdir -p build/logs
 log=build/logs/server-run.log
-if ! { cmake --preset release -DBUILD_TESTS=OFF && cmake --build build/release --target nibble; } >"$log" 2>&1; then
+# The CUDA backend where there is a GPU and a toolkit, for that GPU alone: all architectures take minutes.
+cuda=(-DWITH_CUDA=OFF)
+if arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .) && [ -n "$arch" ]; then
+    [ "$arch" = 90 ] && arch=90a
+    cuda=(-DWITH_CUDA=auto "-DNIBBLE_CUDA_ARCHS=$arch")
+fi
+if ! { cmake --preset release -DBUILD_TESTS=OFF "${cuda[@]}" && cmake --build build/release --target nibble; } >"$log" 2>&1; then
     tail -60 "$log" >&2
     echo "server/run.sh: the build failed; all of it is in $root/$log" >&2
     exit 1
