@@ -2,8 +2,8 @@
  *
  * fp16 path: a nibble or byte under the mantissa of 1024 (0x6400) is the number 1024 + code, exact;
  * one subtraction (or one FMA for nibbles that sit four bits higher, 1024 + 16 code) leaves
- * code - zero, exact for whole zeros. Eight int4 weights cost 4 LOP3 + 1 shift + 4 HSUB2/HFMA2, four
- * int8 weights 2 PRMT + 2 HSUB2 (kernels.md, budgets: 5 + 4 and 4 + 4).
+ * code - zero, exact for whole zeros. Eight int4 weights cost 4 LOP3 + 1 shift + 4 HSUB2/HFMA2,
+ * four int8 weights 2 PRMT + 2 HSUB2 (kernels.md, budgets: 5 + 4 and 4 + 4).
  *
  * Integer path: codes stay unsigned bytes; the zero point comes off through the sum of x. */
 #pragma once
@@ -19,7 +19,10 @@
 struct zeros4 {
     uint32_t low, high; /* 1024 + zero;  -(64 + zero) */
 };
-DEVICE uint32_t twice(uint16_t h) { return (uint32_t)h * 0x10001u; }
+DEVICE uint32_t twice(uint16_t h)
+{
+    return (uint32_t)h * 0x10001u;
+}
 /* Symmetric: zero 8. */
 DEVICE struct zeros4 zeros4_symmetric()
 {
@@ -45,7 +48,8 @@ DEVICE struct zeros4 zeros4_of(uint32_t pair)
     z.high = byte_permute(both, 0, 0x3232u);
     return z;
 }
-/* A fragment of m16n8k16 (a0 row g k 2q.., a1 row g+8, a2 row g k 2q+8.., a3 row g+8) from one word. */
+/* A fragment of m16n8k16 (a0 row g k 2q.., a1 row g+8, a2 row g k 2q+8.., a3 row g+8) from one
+ * word. */
 DEVICE void dequant4(uint32_t (&a)[4], uint32_t w, struct zeros4 z)
 {
     const uint32_t w8 = w >> 8;
@@ -99,7 +103,8 @@ DEVICE void subtract_zeros(uint32_t (&a)[4], uint32_t pair)
     a[3] = h2_sub(a[3], high);
 }
 
-/* Table of 16 (nf4, fp4, iq4): `pairs[256]` in shared memory, entry lo | hi << 4 = the two halves. */
+/* Table of 16 (nf4, fp4, iq4): `pairs[256]` in shared memory, entry lo | hi << 4 = the two halves.
+ */
 DEVICE void table_pairs(uint32_t *pairs, const uint16_t *table, int thread, int n_threads)
 {
     for (int i = thread; i < 256; i += n_threads)
@@ -120,5 +125,11 @@ DEVICE void dequant_table(uint32_t (&a)[4], uint32_t w, const uint32_t *pairs)
 /* s8 MMA: the unsigned A registers of row g and of row g+8 of one k16 tile; x is in the same
  * permuted order (prepare_s8). Two k16 tiles make one m16n8k32: a0, a1 of the first, a2, a3 of the
  * second. int8: the words themselves. */
-DEVICE uint32_t codes_low(uint32_t w) { return w & 0x0f0f0f0fu; }
-DEVICE uint32_t codes_high(uint32_t w) { return w >> 4 & 0x0f0f0f0fu; }
+DEVICE uint32_t codes_low(uint32_t w)
+{
+    return w & 0x0f0f0f0fu;
+}
+DEVICE uint32_t codes_high(uint32_t w)
+{
+    return w >> 4 & 0x0f0f0f0fu;
+}

@@ -114,16 +114,20 @@ bool gemm_mma_fits(const struct gemm_op *op, const struct device_info *device);
 bool gemm_wgmma_fits(const struct gemm_op *op, const struct device_info *device);
 bool gemm_s8_fits(const struct gemm_op *op, const struct device_info *device);
 /* Bytes of `partial` that rows x this matrix may want; 0: none. */
-size_t gemm_small_workspace(const struct f64_matrix *w, int32_t rows, const struct device_info *device);
-size_t gemm_mma_workspace(const struct f64_matrix *w, int32_t rows, const struct device_info *device);
-size_t gemm_wgmma_workspace(const struct f64_matrix *w, int32_t rows, const struct device_info *device);
+size_t gemm_small_workspace(const struct f64_matrix *w, int32_t rows,
+                            const struct device_info *device);
+size_t gemm_mma_workspace(const struct f64_matrix *w, int32_t rows,
+                          const struct device_info *device);
+size_t gemm_wgmma_workspace(const struct f64_matrix *w, int32_t rows,
+                            const struct device_info *device);
 cudaError_t gemm_small(const struct launch *launch, const struct gemm_op *op);
 cudaError_t gemm_mma(const struct launch *launch, const struct gemm_op *op);
-cudaError_t gemm_wgmma(const struct launch *launch, const struct gemm_op *op); /* STORE, ADD, GATE */
+cudaError_t gemm_wgmma(const struct launch *launch,
+                       const struct gemm_op *op); /* STORE, ADD, GATE */
 cudaError_t gemm_s8(const struct launch *launch, const struct gemm_op *op);
 
-/* Unquantized rows: y = epilogue(W . x) with W [n_out][n_in] bf16, fp16 or fp32 as stored, x bf16 of
- * any number of rows, already normed. */
+/* Unquantized rows: y = epilogue(W . x) with W [n_out][n_in] bf16, fp16 or fp32 as stored, x bf16
+ * of any number of rows, already normed. */
 struct rows_op {
     const void *w;
     enum dtype dtype;
@@ -132,7 +136,7 @@ struct rows_op {
     int64_t x_stride;
     const float *bias;
     struct gemm_out out; /* STORE or ADD; a gate is done by gate_combine */
-    bool one_order; /* a row's sums have one order whatever the number of rows (--invariant) */
+    bool one_order;      /* a row's sums have one order whatever the number of rows (--invariant) */
 };
 cudaError_t gemm_rows(const struct launch *launch, const struct rows_op *op);
 
@@ -144,9 +148,9 @@ struct dense *dense_open(struct err *err);
 void dense_close(struct dense *dense); /* NULL: nothing */
 bool gemm_dense_fits(const struct gemm_op *op, const struct device_info *device);
 cudaError_t gemm_dense(const struct launch *launch, struct dense *dense, const struct gemm_op *op);
-/* fp16 rows [row_from, row_to) of part `part`, [n][n_in padded to 128]; a multiple of 16 each, up to
- * n_out padded to 64. (code - zero) * scale, rounded; the row factor is left to who multiplies, since
- * fp16 holds it for ordinary rows alone. */
+/* fp16 rows [row_from, row_to) of part `part`, [n][n_in padded to 128]; a multiple of 16 each, up
+ * to n_out padded to 64. (code - zero) * scale, rounded; the row factor is left to who multiplies,
+ * since fp16 holds it for ordinary rows alone. */
 cudaError_t f64_dequantize(const struct launch *launch, const struct f64_matrix *w, int32_t part,
                            int32_t row_from, int32_t row_to, uint16_t *out);
 
@@ -155,13 +159,13 @@ cudaError_t f64_dequantize(const struct launch *launch, const struct f64_matrix 
 struct repack_op {
     struct f64_kind kind;
     int32_t n_out, n_in, row_from, n_rows; /* row_from a multiple of 64; n_rows too, or the rest */
-    int32_t group;         /* of the source: kind.group, a multiple of 128, or n_in */
-    int32_t bits;          /* of the source: symmetric codes move up to kind's zero; 0: kind.bits */
-    const uint8_t *codes;  /* [n_rows][n_in] */
-    const float *scales;   /* [n_rows][n_groups]; exact multiples as matrix_scale_parts says */
-    const float *zeros;    /* [n_rows][n_groups], or NULL: symmetric */
-    uint8_t *units;        /* the whole part's */
-    float *row_factor;     /* the whole part's */
+    int32_t group;        /* of the source: kind.group, a multiple of 128, or n_in */
+    int32_t bits;         /* of the source: symmetric codes move up to kind's zero; 0: kind.bits */
+    const uint8_t *codes; /* [n_rows][n_in] */
+    const float *scales;  /* [n_rows][n_groups]; exact multiples as matrix_scale_parts says */
+    const float *zeros;   /* [n_rows][n_groups], or NULL: symmetric */
+    uint8_t *units;       /* the whole part's */
+    float *row_factor;    /* the whole part's */
 };
 cudaError_t f64_repack(const struct launch *launch, const struct repack_op *op);
 
@@ -175,8 +179,9 @@ struct prepare_op {
     struct norm_in norm;
     /* fp16: y[r][i] = norm(x)[r][i] / scale[r], scale a power of two so that the largest |y| of the
      * row is in [256, 512); columns n_in .. padded to 128 are 0; a row of zeros has scale 1. */
-    /* s8: y = round(norm(x) / scale[chunk]), chunks of 128, scale = max / 127, in the order in which
-     * F64's integer path reads: inside each 16, byte 4 q + j holds k = (2q, 2q+8, 2q+1, 2q+9)[j]. */
+    /* s8: y = round(norm(x) / scale[chunk]), chunks of 128, scale = max / 127, in the order in
+     * which F64's integer path reads: inside each 16, byte 4 q + j holds k = (2q, 2q+8, 2q+1,
+     * 2q+9)[j]. */
     /* bf16: the normed row. */
     void *y;
     int64_t y_stride;
@@ -187,13 +192,14 @@ cudaError_t prepare_f16(const struct launch *launch, const struct prepare_op *op
 cudaError_t prepare_s8(const struct launch *launch, const struct prepare_op *op);
 cudaError_t prepare_bf16(const struct launch *launch, const struct prepare_op *op);
 /* y (bf16) = act(x[0..n)) * x[n..2n) of fp32 rows; y (=|+=) norm(x) * out.scale of fp32 rows */
-cudaError_t gate_combine(const struct launch *launch, const float *x, int64_t x_stride, int32_t rows,
-                         int32_t n, enum gate gate, void *y, int64_t y_stride);
-cudaError_t post_combine(const struct launch *launch, const float *x, int64_t x_stride, int32_t rows,
-                         int32_t n, struct norm_in norm, const struct gemm_out *out);
-/* q to qkv->q, k and v to pages, from the fp32 product [rows][(n_heads + 2 n_kv_heads) head_dim]. */
-cudaError_t kv_store(const struct launch *launch, const float *product, int64_t stride, int32_t rows,
-                     const struct qkv_out *qkv);
+cudaError_t gate_combine(const struct launch *launch, const float *x, int64_t x_stride,
+                         int32_t rows, int32_t n, enum gate gate, void *y, int64_t y_stride);
+cudaError_t post_combine(const struct launch *launch, const float *x, int64_t x_stride,
+                         int32_t rows, int32_t n, struct norm_in norm, const struct gemm_out *out);
+/* q to qkv->q, k and v to pages, from the fp32 product [rows][(n_heads + 2 n_kv_heads) head_dim].
+ */
+cudaError_t kv_store(const struct launch *launch, const float *product, int64_t stride,
+                     int32_t rows, const struct qkv_out *qkv);
 /* y[r] = table row tokens[r] * scale (bf16); token -1: zeros. Table: F64 (w) or rows of dtype. */
 struct embed_in {
     const struct f64_matrix *w; /* or NULL: */
@@ -223,13 +229,13 @@ struct attend_in {
     int32_t n_pages, n_heads, n_kv_heads, head_dim;
     int32_t window; /* 0: none */
     float scale, soft_cap;
-    const float *sinks; /* [n_heads] or NULL */
+    const float *sinks;                         /* [n_heads] or NULL */
     const int32_t *positions, *row_seq, *pages; /* as in qkv_out */
     int32_t pages_stride;
     /* Work lists, made on the host with the batch: see attend_plan. */
     const struct attend_item *items;
-    int32_t n_items; /* decode: of the grid, surplus items have row -1 */
-    float *partial;  /* decode: [n_items][n_heads][head_dim + 2] */
+    int32_t n_items;   /* decode: of the grid, surplus items have row -1 */
+    float *partial;    /* decode: [n_items][n_heads][head_dim + 2] */
     uint32_t *tickets; /* decode: [rows * n_kv_heads], zero before and after */
 };
 /* decode: keys [from, to) of row `row`, split `split` of n_splits, its partials from item `first`.
@@ -249,9 +255,9 @@ struct attend_plan {
 };
 void attend_plan_batch(struct attend_plan *plan, const struct batch *batch, int32_t window,
                        int32_t n_kv_heads, int32_t chunk, const struct device_info *device);
-/* Most decode items that `rows` rows of at most ctx keys make with this chunk (0: chosen): decode_max,
- * n_items of a graph of this many rows, and the rows of `partial`. n_decode, what a batch really
- * has, is never more; the rest up to decode_max has row -1. */
+/* Most decode items that `rows` rows of at most ctx keys make with this chunk (0: chosen):
+ * decode_max, n_items of a graph of this many rows, and the rows of `partial`. n_decode, what a
+ * batch really has, is never more; the rest up to decode_max has row -1. */
 int32_t attend_decode_items_max(int32_t rows, int32_t ctx, int32_t n_kv_heads, int32_t chunk,
                                 const struct device_info *device);
 int32_t attend_prefill_items_max(int32_t rows_max);
@@ -262,7 +268,8 @@ cudaError_t attend_prefill(const struct launch *launch, const struct attend_in *
 bool attend_wgmma_fits(const struct attend_in *op, const struct device_info *device);
 cudaError_t attend_wgmma(const struct launch *launch, const struct attend_in *op);
 
-/* ---- sampling (sample.cu): sampler.h's arithmetic ------------------------------------------------
+/* ---- sampling (sample.cu): sampler.h's arithmetic
+ * ------------------------------------------------
  */
 struct device_sample {
     int32_t logit_row;
@@ -289,7 +296,7 @@ struct sample_in {
     const struct device_sample *rows;
     const int32_t *ids;
     struct device_sampled *outs;
-    float *scratch;      /* sample_workspace bytes, zero before the first launch */
+    float *scratch; /* sample_workspace bytes, zero before the first launch */
 };
 /* Whether the device form has everything this row asks for (typical_p has not). Vocabularies of up
  * to 1,048,576 tokens; one launch at a time on a scratch. */
