@@ -29,7 +29,8 @@ static bool takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct
 {
     switch (kernel) {
     case GEMM_SMALL:
-        return op->rows <= GEMM_SMALL_ROWS && gemm_small_fits(op, &cuda->info);
+        return op->rows <= GEMM_SMALL_ROWS && gemm_small_fits(op, &cuda->info) &&
+               gemm_small_workspace(&op->w, op->rows, &cuda->info) <= cuda->partial_bytes;
     case GEMM_WGMMA:
         return op->qkv == NULL && gemm_wgmma_fits(op, &cuda->info);
     case GEMM_DENSE:
@@ -39,6 +40,11 @@ static bool takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct
     default:
         return op->qkv == NULL && gemm_mma_fits(op, &cuda->info);
     }
+}
+
+bool choose_takes_qkv(const struct cuda *cuda, const struct gemm_op *op)
+{
+    return takes(cuda, GEMM_SMALL, op);
 }
 
 enum gemm_kernel choose_gemm(const struct cuda *cuda, const struct gemm_op *op)

@@ -101,9 +101,12 @@ static bool cuda_reserve(struct backend *be, enum region region, size_t bytes, v
 static size_t partial_wanted(const struct cuda *cuda)
 {
     /* Split sums: at most two tiles of 128 x 256 a multiprocessor are unfinished at any time, and
-     * the small kernel splits at most 8 ways over 32 rows of the widest product. */
+     * the small kernel splits inputs 4 ways (4096 of them) over 32 rows of the widest product, the
+     * head's included. A product that wants more takes another kernel (choose.cu). */
+    const struct backend_limits *l = &cuda->limits;
     const size_t tiles = (size_t)cuda->info.n_sms * 2 * 128 * 256;
-    const size_t small = (size_t)8 * GEMM_SMALL_ROWS * (size_t)cuda->limits.cols_max;
+    const int32_t widest = l->cols_max > l->vocab ? l->cols_max : l->vocab;
+    const size_t small = (size_t)4 * GEMM_SMALL_ROWS * (size_t)f64_pad(widest, F64_STRIP_ROWS);
     return (tiles > small ? tiles : small) * sizeof(float);
 }
 

@@ -312,7 +312,7 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
         qkv_of(cuda, op, &qkv);
         g.qkv = &qkv;
         g.out = product_out(cuda, 0, op->w->n_out);
-        if (op->scale != 1 || cuda->options.invariant || !gemm_small_fits(&g, &cuda->info))
+        if (op->scale != 1 || cuda->options.invariant || !choose_takes_qkv(cuda, &g))
             return false;
     } else {
         g.out = view_out(op->y, op);

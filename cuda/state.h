@@ -141,3 +141,5 @@ void cuda_record_end(struct backend *be);
 void graphs_release(struct cuda *cuda);
 /* choose.cu: the kernel for this product; prints itself with cuda_choice_table. */
 enum gemm_kernel choose_gemm(const struct cuda *cuda, const struct gemm_op *op);
+/* Whether gemm_small takes this q/k/v product with rotation and pages in its epilogue. */
+bool choose_takes_qkv(const struct cuda *cuda, const struct gemm_op *op);

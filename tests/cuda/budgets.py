@@ -159,3 +159,11 @@ KERNELS = {
     "dequantize_units": {"shared": fixed(4 * 16 * 272 + 1024)},
     "sample_kernel": {"shared": fixed(34 << 10)},     # struct memory: lists of 1024, 2048 bins
 }
+
+
+def started(name, arguments, arch):
+    """Whether this instance is ever launched on this architecture: gemm_small has one form with bulk copies, for
+    sm_90 alone, and one with cp.async for the others; both are compiled everywhere."""
+    if name == "small_kernel":
+        return bool(arguments[-1]) == (arch == "90a")
+    return True
