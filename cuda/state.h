@@ -46,18 +46,17 @@ struct step_buffers {
     int32_t decode_max, prefill_max;
     struct batch_seq *rows_alone; /* --invariant: [rows_max] */
     uint64_t serial;              /* of the batch that is there; 0: none */
-    int32_t n_decode[KV_GROUPS_MAX], n_prefill[KV_GROUPS_MAX], n_decode_rows;
+    int32_t n_decode[KV_GROUPS_MAX], n_prefill[KV_GROUPS_MAX];
     bool identity_logits; /* logit row i is row i, for every row */
     bool in_flight;       /* a copy out of `host` may still be under way */
     /* Page tables change once in 16 tokens: they have a block of their own, sent when it differs.
      */
     int32_t *pages_device[KV_GROUPS_MAX], *pages_host[KV_GROUPS_MAX];
-    int32_t pages_stride[KV_GROUPS_MAX], pages_seqs[KV_GROUPS_MAX], pages_sent[KV_GROUPS_MAX];
+    int32_t pages_stride[KV_GROUPS_MAX];
 };
 struct recording {
-    int32_t rows, logit_rows;
+    int32_t rows;
     const void *kv; /* memory of its first group */
-    int64_t items;  /* grid of the decode attention */
     cudaGraphExec_t exec;
 };
 struct cuda {

@@ -3,10 +3,8 @@
 
 The figure: 99th percentile of the streams' token gaps while the prompt is computed, over the median
 gap of a quiet run just before; limit 3. One thread reads all sockets, so that the client adds little
-of its own; events that arrive in one read are one gap. Median of --rounds rounds. Where the quiet
-run's own 99th percentile is over the limit (a demo step of 2 ms is shorter than a tick of the
-scheduler, and two CPUs carry two compute threads, the event loop and this client), the prompt must
-not make it worse; the line then says so.
+of its own; events that arrive in one read are one gap. Median of --rounds rounds. The quiet run's own
+99th percentile is printed beside it: it tells how much of the tail is the machine's.
 Usage: tests/bench/bench_stall.py [--rounds 5] [MODEL [serve options...]]
 """
 import argparse
@@ -98,9 +96,8 @@ def measure(name, arguments, tokens, ctx, rounds):
         process.send_signal(signal.SIGTERM)
         process.wait()
     ratio, floor = statistics.median(ratios), statistics.median(floors)
-    good = ratio <= max(LIMIT, floor)
-    why = "" if ratio <= LIMIT else f" (without the prompt: {floor:.2f}, over the limit by itself)" if good else ""
-    print(f"{name}: ratio {ratio:.2f}  limit <= {LIMIT:g}  {'ok' if good else 'OVER'}{why}")
+    good = ratio <= LIMIT
+    print(f"{name}: ratio {ratio:.2f}  limit <= {LIMIT:g}  {'ok' if good else 'OVER'} (without the prompt: {floor:.2f})")
     return good
 
 
