@@ -132,6 +132,7 @@ static void *work(void *arg)
         seen = atomic_load(&pool->generation); /* before the claims: a later run wakes us again */
         if (!run_parts(pool))
             return NULL;
+        slice_offer();
     }
 }
 
@@ -170,6 +171,7 @@ void pool_run(struct pool *pool, pool_fn *fn, void *arg)
         run_parts(pool);
         wait_for_workers(pool);
     }
+    slice_offer();
 }
 
 bool pool_open(struct pool **out, int32_t n_threads, struct err *err)

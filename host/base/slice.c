@@ -1,5 +1,6 @@
 /* slice.c - see slice.h. */
 #include "host/base/slice.h"
+#include "host/base/clock.h"
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,4 +23,14 @@ void slice_set_us(uint32_t us)
     a.size = sizeof a;
     a.runtime_ns = (uint64_t)us * 1000;
     (void)syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
+void slice_offer(void)
+{
+    static _Thread_local uint64_t offered_ns;
+    const uint64_t now_ns = clock_ns();
+    if (now_ns - offered_ns < (uint64_t)SLICE_COMPUTE_US * 1000)
+        return;
+    offered_ns = now_ns;
+    (void)sched_yield();
 }
