@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""mutate.py [--sample N] [--fresh] [--only TEXT] [--list] [--seeds N]: the mutation gate.
+"""mutate.py [--sample N] [--fresh] [--only RE] [--tests RE] [--list] [--seeds N]: the mutation gate.
 
 In the real kernels (cuda/*.cu, *.cuh) each barrier, wait, commit, arrival, fence and stage or phase
 increment is left out, one at a time, and the tests of tests/ops/cuda run under the emulator. A mutant
@@ -10,8 +10,8 @@ All mutants are in one build: every site becomes `mutant(ID) ? nothing : call`, 
 which ID is out. A first run of every test without a mutant records which sites it reaches; a mutant is
 tried only by tests that reach it, quickest first: plain with several seeds, then ThreadSanitizer; on an
 sm_90 and, for what only older chips run, an sm_80. Fences between memory proxies have no meaning in the
-emulator: they are listed apart. Results are kept in build/mutation and reused while the sources of the
-kernels, of the emulator and of the tests are the same. --sample N: N sites, spread evenly (CI).
+emulator: they are listed apart. Results are kept in build/mutation and each is reused while the site's
+file, what it includes, the emulator and the test that caught it are the same. --sample N: N sites, spread evenly (CI).
 """
 import argparse
 import concurrent.futures
@@ -160,9 +160,29 @@ def digest(paths):
     return h.hexdigest()
 
 
-def inputs():
-    return [p for pattern in ("cuda/*", "tests/hostcuda/*.*", "tests/hostcuda/cuda/*", "tests/ops/cuda/*",
-                              "host/backend/*.h", "host/base/*.h") for p in ROOT.glob(pattern) if p.is_file()]
+def included(path, seen):
+    """path and what it includes of this repository, in seen."""
+    if path in seen or not path.is_file():
+        return
+    seen.add(path)
+    for name in re.findall(r'(?m)^#include "([^"]+)"', path.read_text()):
+        included(ROOT / name, seen)
+        included(ROOT / "tests/hostcuda" / name, seen)
+
+
+def version_of(site, result):
+    """Of what a result rests on: the site's file, the emulator, and the test that caught it, or all tests."""
+    mine, tests = ROOT / "cuda" / site["file"], ROOT / "tests/ops/cuda"
+    caught_by = [tests / f"{result.split()[1]}.cu"] if ":" in result else tests.glob("test_*.cu")
+    seen = set()
+    for path in [mine, *(ROOT / "tests/hostcuda").glob("*.*"), *caught_by]:
+        included(path, seen)
+    for path in (ROOT / "cuda").glob("*.cu"): # a header is judged by the kernels it is part of
+        kernel = set()
+        included(path, kernel)
+        if mine in kernel:
+            seen |= kernel
+    return digest(seen)
 
 
 def build(jobs):
@@ -339,7 +359,8 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--sample", type=int)
     arguments.add_argument("--fresh", action="store_true")
-    arguments.add_argument("--only", default="", help="sites whose file:text holds this")
+    arguments.add_argument("--only", default="", help="sites whose file: text matches this expression")
+    arguments.add_argument("--tests", default="", help="only test programs that match this expression")
     arguments.add_argument("--list", action="store_true")
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--jobs", type=int, default=2)
@@ -351,14 +372,17 @@ def main():
             print(f"cuda/{site['file']}:{site['line']}: {site['text']} [{site['nth']}]")
         print(f"{len(sites)} sites")
         return 0
-    programs = build(options.jobs)
-    wanted = [s for s in sites if options.only in key_of(s)]
+    programs = {name: modes for name, modes in build(options.jobs).items() if re.search(options.tests, name)}
+    wanted = [s for s in sites if re.search(options.only, key_of(s))]
     if options.sample and options.sample < len(wanted):
         judged = [s for s in wanted if s["kind"] not in UNSEEN]
         wanted = [judged[i * len(judged) // options.sample] for i in range(options.sample)]
-    store, version = OUT / "results.json", digest(inputs())
+    store, results = OUT / "results.json", {}
     saved = json.loads(store.read_text()) if store.exists() and not options.fresh else {}
-    results = saved["results"] if saved.get("version") == version else {}
+    for site in sites:
+        result, version = saved.get(key_of(site), ("", ""))
+        if result and version == version_of(site, result):
+            results[key_of(site)] = result
     todo = [s for s in wanted if key_of(s) not in results and s["kind"] not in UNSEEN]
     for site in wanted:
         if site["kind"] in UNSEEN:
@@ -370,8 +394,9 @@ def main():
             futures = {pool.submit(try_site, s, programs, runs, options.seeds): s for s in todo}
             for n, future in enumerate(concurrent.futures.as_completed(futures), 1):
                 site = futures[future]
-                results[key_of(site)] = future.result()
-                store.write_text(json.dumps({"version": version, "results": results}, indent=1))
+                result = results[key_of(site)] = future.result()
+                saved[key_of(site)] = (result, version_of(site, result))
+                store.write_text(json.dumps(saved, indent=1))
                 print(f"  {n:3d}/{len(todo)} {key_of(site)}: {future.result()}", flush=True)
     return report(wanted, results)
 
