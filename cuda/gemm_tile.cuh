@@ -53,6 +53,7 @@ struct tile_args {
     int32_t rows;
     const uint8_t *x;
     int64_t x_stride; /* bytes */
+    int64_t x_pass;   /* bytes from a thread's row of x to its next one in a stage */
     const float *x_scale;
     const int32_t *x_sum;
     struct gemm_out out;
@@ -148,9 +149,10 @@ DEVICE void tile_fetch_x(const struct tile_args &a, struct tile_fetch &f, unsign
     const int rows = a.rows - (int)blockIdx.x * TOKENS;
     unsigned char *to = stage_x + first * ROW_BYTES + (piece ^ (first & 7)) * 16;
     if (PASS <= TOKENS || first < TOKENS) {
+        const uint8_t *from = f.x; /* one step after the other: products would stay in registers */
 #pragma unroll
-        for (int i = 0; i < TOKENS; i += PASS)
-            cp_async16(to + i * ROW_BYTES, f.x + i * a.x_stride, first + i < rows);
+        for (int i = 0; i < TOKENS; i += PASS, from += a.x_pass)
+            cp_async16(to + i * ROW_BYTES, from, first + i < rows);
     }
     f.x += ROW_BYTES;
 }
@@ -452,6 +454,7 @@ static inline struct tile_args tile_args_of(const struct gemm_op *op, struct til
     a.rows = op->rows;
     a.x = (const uint8_t *)op->x;
     a.x_stride = op->x_stride * x_size;
+    a.x_pass = a.x_stride * (TILE_THREADS / (TILE_K * x_size / 16));
     a.x_scale = op->x_scale;
     a.x_sum = op->x_sum;
     a.out = op->out;
