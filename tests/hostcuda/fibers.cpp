@@ -616,6 +616,7 @@ static void start_block(struct hc_grid *grid, unsigned index)
     block->n_waiting_mbar = block->n_waiting_griddep = 0;
     block->mbars.clear();
     block->mbars.reserve(HC_SHARED_MAX / 1024); /* not moved under the eyes of the race detector */
+    block->bulks.reserve(1024);
     for (int t = 0; t < block->threads; t++) {
         struct hc_fiber *fiber = take_fiber(set);
         fiber->block = block;
