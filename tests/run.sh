@@ -2,7 +2,7 @@
 # Installs what the tests need, builds, runs everything, closes with one summary.
 #
 #   tests/run.sh          what CI runs: formats, floors, dev build (ASan+UBSan) with unit, oracle, ops,
-#                         sim and http tests, TSan on engine and http, fuzz corpora; minutes on 2 cores
+#                         sim and http tests, TSan on engine, http and kernels, fuzz corpora; minutes on 2 cores
 #   tests/run.sh --all    also the full reference data (NIBBLE_ORACLE, default ../shared/oracle), the
 #                         release-build checks of quality, speed and memory, the image, long fuzzing
 #   tests/run.sh STAGE... only these stages (names below)
@@ -110,6 +110,14 @@ stage_tsan() {
         setarch "$(uname -m)" -R ctest --test-dir build/tsan -R 'sim_test_engine|unit_test_pool|unit_test_queue' &&
         NIBBLE_BUILD="$ROOT/build/tsan" NIBBLE_SANITIZER=thread run_pytest http-tsan tests/http --ignore tests/http/test_cuda.py -k "tsan or concurrent or cancel or lifecycle"
 }
+# The kernels' race suite: a missing barrier is reported with both lines.
+stage_race() {
+    local targets
+    configure tsan || return 1
+    targets=$(ninja -C build/tsan -t targets all | grep -Eo '^cuda_test_[a-z0-9_]*:' | tr -d :)
+    # shellcheck disable=SC2086
+    build tsan $targets && run_ctest tsan -L race
+}
 # Kernels by nvcc and what became of them; their arithmetic runs in stage dev (label ops, tests/hostcuda).
 stage_nvcc() {
     local status archs=()
@@ -152,7 +160,7 @@ stage_http_release() { NIBBLE_BUILD="$ROOT/build/release" run_pytest http-releas
 stage_bench() { tests/bench/run.sh; }
 stage_image() { docker/build-cpu.sh --test; }
 
-stages=(format floors dev http http_cuda tsan nvcc fuzz release)
+stages=(format floors dev http http_cuda tsan race nvcc fuzz release)
 [ $all = 1 ] && stages+=(full http_release bench cuda mutation image)
 [ ${#only[@]} -gt 0 ] && stages=("${only[@]}")
 
