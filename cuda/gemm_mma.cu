@@ -8,8 +8,8 @@
  * Any rows, n_out, n_in. Moves 0.516 B a weight (int4, groups of 128) once per 64 rows, from L2
  * after the first time. Up to about 30 rows the weights' bytes are the limit, then the tensor
  * cores: 64 tokens x 128 outputs x 128 inputs are 512 MMAs of m16n8k16 a block, 1024 clocks of an
- * A100's SM. Of its 4 x 1024 issue slots, sm_80's code takes 2904 (363 a warp): 512 for MMAs, 1184
- * for dequantization (each weight twice, see below), 256 for folds, 128 for ldmatrix, the rest for
+ * A100's SM. Of its 4 x 1024 issue slots, sm_80's code takes 2736 (342 a warp): 512 for MMAs, 1152
+ * for dequantization (each weight twice, see below), 288 for folds, 128 for ldmatrix, the rest for
  * copies and addresses. Shared memory gives 80 KB, 640 clocks.
  *
  *   grid (tokens / 64, pairs of strips, splits of the inputs), 256 threads:
@@ -49,7 +49,7 @@ enum {
 struct mma_lane {
     int weights; /* its 16 bytes of atom 0 of the warp's first unit */
     int scales;  /* its row pair's scale of group 0 */
-    int x, x_piece;
+    int x;       /* its row of slab 0 */
 };
 template <int M, int N> DEVICE struct mma_lane mma_lane_of(const struct tile_args &a)
 {
@@ -59,8 +59,7 @@ template <int M, int N> DEVICE struct mma_lane mma_lane_of(const struct tile_arg
     struct mma_lane at;
     at.weights = warp_m * M * a.unit_bytes + lane * 16;
     at.scales = warp_m * M * a.unit_bytes + lane / 4 * 4;
-    at.x = 8 * a.unit_bytes + (warp_n * N * 8 + token) * MMA_X_BYTES;
-    at.x_piece = (piece ^ lane % 8) * 16;
+    at.x = 8 * a.unit_bytes + tile_x_at<M * N * 8>(warp_n * N * 8 + token, piece);
     return at;
 }
 
@@ -76,13 +75,13 @@ template <int M, int N>
 DEVICE void mma_load_x(struct mma_fragments<M, N> &f, const struct mma_lane &at,
                        const unsigned char *stage, int step)
 {
+    const unsigned char *from = stage + at.x + step * TILE_SLAB(M * N * 8);
     if (N > 1) {
 #pragma unroll
         for (int n = 0; n < N / 2; n++)
-            ldsm_x4(f.b[step % 2][n],
-                    stage + at.x + n * 16 * MMA_X_BYTES + (at.x_piece ^ step * 32));
+            ldsm_x4(f.b[step % 2][n], from + n * 16 * TILE_SLAB_ROW);
     } else if (step % 2 == 0) {
-        ldsm_x4(f.b[step / 2 % 2][0], stage + at.x + (at.x_piece ^ step * 32));
+        ldsm_x4(f.b[step / 2 % 2][0], from);
     }
 }
 /* Weights from k16 tile `step` on, if an atom begins there (int4: 4 tiles, int8: 2). */
@@ -190,10 +189,9 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
     SHARED(shared);
     uint32_t *pairs = (uint32_t *)(void *)shared;
     unsigned char *ring = shared + (CODES == CODES_TABLE ? MMA_TABLE_BYTES : 0);
-    const int x_at = 8 * a.unit_bytes;
     const int from = tile_split_from(a, (int)blockIdx.z);
     const int to = tile_split_from(a, (int)blockIdx.z + 1);
-    struct tile_fetch fetch = tile_fetch_of<MMA_X_BYTES>(a, TOKENS, from);
+    struct tile_fetch fetch = tile_fetch_of<TOKENS, MMA_X_BYTES>(a, from);
 
     /* Fill the ring: weights before the wait for the kernel that makes x. */
 #pragma unroll 1
@@ -205,7 +203,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
 #pragma unroll 1
     for (int i = 0; i < a.stages - 1; i++) {
         if (from + i < to)
-            tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, ring + i * a.stage_bytes + x_at);
+            tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, ring + i * a.stage_bytes);
         cp_async_commit();
     }
 
@@ -217,13 +215,14 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
     struct mma_fragments<M, N> f;
     unsigned char *stage = ring + a.last_stage;
 
-    /* To the stage of `block`: it has landed, the one before is free and gets what comes next. */
-    const auto enter = [&](int block) {
+    /* To the next stage, with `left` to go: it has landed, the one before is free and gets what
+     * comes next. */
+    const auto enter = [&](int left) {
         tile_wait(a.stages);
         block_sync();
-        if (block + a.stages - 1 < to) {
+        if (left >= a.stages) {
             tile_fetch_weights<BITS>(a, fetch, stage);
-            tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, stage + x_at);
+            tile_fetch_x<TOKENS, MMA_X_BYTES>(a, fetch, stage);
         }
         cp_async_commit();
         stage = stage == ring + a.last_stage ? ring : stage + a.stage_bytes;
@@ -236,17 +235,17 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
             mma_load_group<CODES>(f, a, at, stage, step);
     };
 
-    enter(from);
+    enter(to - from);
     load(0);
-    for (int block = from; block < to; block++) {
+    for (int left = to - from; left > 0; left--) {
 #pragma unroll
         for (int step = 0; step < MMA_STEPS; step++) {
             if (WHOLE ? step == 0 : step % 2 == 0)
                 mma_begin_group(f);
             if (step + 1 < MMA_STEPS) {
                 load(step + 1);
-            } else if (block + 1 < to) {
-                enter(block + 1);
+            } else if (left > 1) {
+                enter(left - 1);
                 load(0);
             }
             mma_multiply<BITS, CODES>(group, f, step, pairs);
@@ -315,8 +314,8 @@ static int32_t tile_index(int32_t rows)
 static struct tile_plan plan_of(const struct f64_matrix *w, int32_t rows, bool gate, int32_t splits,
                                 const struct device_info *device)
 {
-    static const int32_t tokens[] = { 8, 32, 64 };
-    return tile_plan_of(w, rows, gate, splits, tokens[tile_index(rows)], MMA_X_BYTES,
+    const int32_t tokens = rows <= 8 ? 8 : rows <= 32 ? 32 : 64;
+    return tile_plan_of(w, rows, gate, splits, tokens, MMA_STEPS * TILE_SLAB(tokens),
                         w->kind.table != NULL ? MMA_TABLE_BYTES : 0, device);
 }
 

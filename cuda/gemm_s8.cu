@@ -1,30 +1,33 @@
-/* gemm_s8.cu - F64 weights x int8 rows by mma.sync m16n8k32: W4A8 and W8A8, for those who ask for
- * it.
+/* gemm_s8.cu - F64 weights x int8 rows by mma.sync m16n8k32: W4A8 and W8A8, for who asks for it.
  *
- *   v[r][o] = (sum over groups G of scale[o][G] * x_scale[r][chunk] * p[r][o][G]) * row_factor[o]
- *             + bias[o], then the epilogue;   p = sum over i in G of (code[o][i] - zero[o][G]) *
- * x[r][i] w: F64, int4 or int8, groups of 32, 64, 128; symmetric, zeros, fractions x: int8
- * [rows][n_in padded to 128] in prepare_s8's order, x_scale per (row, 128 inputs = chunk), x_sum
- * per (row, 32 inputs); sums are read for zeros only
+ *   v[r][o] = (sum over groups G of scale[o][G] * x_scale[r][chunk] * p[r][o][G])
+ *             * row_factor[o] + bias[o], then the epilogue
+ *   p[r][o][G] = sum over i in G of (code[o][i] - zero[o][G]) * x[r][i]
+ *   w: F64, int4 or int8, groups of 32, 64, 128; symmetric, zeros, fractions
+ *   x: int8 [rows][n_in padded to 128] in prepare_s8's order, x_scale per (row, 128 inputs =
+ *      chunk), x_sum per (row, 32 inputs); sums are read for zeros only
  *
  * Moves half of gemm_mma's x and the same weights, at twice the MMA rate: 64 tokens x 128 outputs x
  * 128 inputs are 256 MMAs a block, 512 clocks of an A100's SM (2048 products a clock). sm_80's
- * code for them takes 2736 issue slots (int4 symmetric, 342 a warp), 684 clocks: 256 for MMAs, 768
- * for folds, about 500 for codes (each weight twice). Issue slots are the limit, hence:
+ * code for them takes 2512 issue slots (int4 symmetric, 314 a warp), 628 clocks: 256 for MMAs, 768
+ * for folds, about 650 for codes (each weight twice). Issue slots are the limit, hence:
  *
  *   - Codes are made signed without a subtraction, so that a symmetric zero needs no sum of x.
- * int4: 16 (code - 8) is a nibble in the high half of a byte with its top bit turned over (shift,
- * LOP3); the 16 goes into the scale. int8: code - 128 is the byte with its top bit turned over.
+ *     int4: 16 (code - 8) is a nibble in the high half of a byte with its top bit turned over
+ *     (shift, LOP3); the 16 goes into the scale. int8: code - 128 is the byte with its top bit
+ *     turned over.
  *   - Integer sums begin at 1.5 * 2^23 as a float's bits: read as a float, minus 1.5 * 2^23, they
- * are the sum, exactly, without a conversion (a quarter of the rate). A group's sum is below 2^22.
+ *     are the sum, exactly, without a conversion (a quarter of the rate). A group's sum is below
+ *     2^22.
  *   - Other zeros come off in fp32: sum -= scale * (zero - 8) * x_scale * x_sum, whole or fractions
- * alike, when the group begins, from shared memory, so that nothing waits in registers for its end.
+ *     alike, when the group begins: a lane makes x_scale * x_sum of one token and hands it to the
+ *     lanes of the same column, so that nothing waits in registers for the group's end.
  *
  *   grid and warps as gemm_mma.cu: (tokens / 64, pairs of strips, splits), 8 warps of 32 x 32;
  *   rows <= 32: 8 warps of 16 x 32. Stages of the ring end with
  *
- *     x [tokens][128 B] | x_scale [tokens]
- *     x [tokens][128 B] | [tokens] of x_sum[4], x_scale, 12 bytes of nothing      with zeros */
+ *     x [4 slabs] | x_scale [tokens]
+ *     x [4 slabs] | [tokens] of x_sum[4], x_scale, 12 bytes of nothing      with zeros */
 #include "cuda/dequant.cuh"
 #include "cuda/gemm_tile.cuh"
 
@@ -42,18 +45,18 @@ static_assert(128 * 128 * TILE_K < 1 << 22, "int8: likewise");
 /* ---- into shared memory -------------------------------------------------------------------------
  */
 
-/* Scales (and sums) of x, a token a thread. */
+/* Scales (and sums) of x, a token a thread; `chunk`: this thread's, of all rows * blocks. */
 template <bool ZEROS, int TOKENS>
-DEVICE void s8_fetch_scales(const struct tile_args &a, int block, unsigned char *stage_tokens)
+DEVICE void s8_fetch_scales(const struct tile_args &a, int chunk, unsigned char *stage)
 {
-    const int token = (int)threadIdx.x, row = (int)blockIdx.x * TOKENS + token;
-    if (token >= TOKENS)
+    if ((int)threadIdx.x >= TOKENS)
         return;
-    const int64_t chunk = (int64_t)row * a.blocks + block;
-    unsigned char *to = stage_tokens + token * (ZEROS ? S8_TOKEN_BYTES : 4);
+    const bool valid = chunk < a.rows * a.blocks;
+    unsigned char *to = stage + 8 * a.unit_bytes + S8_STEPS * TILE_SLAB(TOKENS) +
+                        (int)threadIdx.x * (ZEROS ? S8_TOKEN_BYTES : 4);
     if (ZEROS)
-        cp_async16(to, a.x_sum + chunk * S8_STEPS, row < a.rows);
-    cp_async4(ZEROS ? to + S8_SCALE_AT : to, a.x_scale + chunk, row < a.rows);
+        cp_async16(to, a.x_sum + (int64_t)chunk * S8_STEPS, valid);
+    cp_async4(ZEROS ? to + S8_SCALE_AT : to, a.x_scale + chunk, valid);
 }
 
 /* ---- fragments ----------------------------------------------------------------------------------
@@ -63,8 +66,8 @@ DEVICE void s8_fetch_scales(const struct tile_args &a, int block, unsigned char 
 struct s8_lane {
     int weights; /* its 16 bytes of atom 0 of the warp's first unit */
     int scales;  /* its row pair's scale of group 0 */
-    int x, x_piece;
-    int pair; /* what is kept of tokens 2q, 2q + 1 of its first tile */
+    int x;       /* its row of slab 0 */
+    int pair;    /* what is kept of tokens 2q, 2q + 1 of its first tile */
 };
 template <bool ZEROS, int M, int N> DEVICE struct s8_lane s8_lane_of(const struct tile_args &a)
 {
@@ -77,9 +80,8 @@ template <bool ZEROS, int M, int N> DEVICE struct s8_lane s8_lane_of(const struc
     struct s8_lane at;
     at.weights = warp_m * M * a.unit_bytes + lane * 16;
     at.scales = warp_m * M * a.unit_bytes + lane / 4 * 4;
-    at.x = x_at + token * S8_X_BYTES;
-    at.x_piece = (matrix % 2 ^ lane % 8) * 16;
-    at.pair = x_at + TOKENS * S8_X_BYTES + pair * (ZEROS ? S8_TOKEN_BYTES : 4);
+    at.x = x_at + tile_x_at<TOKENS>(token, matrix % 2);
+    at.pair = x_at + S8_STEPS * TILE_SLAB(TOKENS) + pair * (ZEROS ? S8_TOKEN_BYTES : 4);
     return at;
 }
 
@@ -96,7 +98,8 @@ DEVICE void s8_load(struct s8_fragments<M, N> &f, const struct tile_args &a,
     constexpr int ATOM = 8 / BITS; /* steps of an atom */
 #pragma unroll
     for (int n = 0; n < N / 2; n++)
-        ldsm_x4(f.b[step % 2][n], stage + at.x + n * 16 * S8_X_BYTES + (at.x_piece ^ step * 32));
+        ldsm_x4(f.b[step % 2][n],
+                stage + at.x + step * TILE_SLAB(M * N * 8) + n * 16 * TILE_SLAB_ROW);
     if (step % ATOM == 0) {
 #pragma unroll
         for (int m = 0; m < M; m++)
@@ -158,13 +161,19 @@ template <int BITS> DEVICE float s8_scale(uint16_t scale)
 {
     return f32_of_f16(scale) * (BITS == 4 ? 1.0f / 16 : 1.0f);
 }
-/* The sum of x over the group that begins with `step`, a token. */
-DEVICE float s8_sum(const int32_t *sums, int step, int group_steps)
+/* x_scale times the sum of x over the group that begins with `step`, of one token of a lane's
+ * eight: g gives tile n = g / 2, token 2q + g % 2, which the lanes of column q then hand round. */
+template <bool WHOLE, int N>
+DEVICE float s8_token_sum(const unsigned char *pairs, int step, int group_steps)
 {
+    static_assert(2 * N == 8, "a token for each g of 8");
+    const int g = lane_id() / 4;
+    const unsigned char *token = pairs + (g / 2 * 8 + g % 2) * S8_TOKEN_BYTES;
+    const int32_t *sums = (const int32_t *)(const void *)token;
     int32_t sum = 0;
-    for (int i = 0; i < group_steps; i++)
+    for (int i = 0; i < (WHOLE ? S8_STEPS : group_steps); i++)
         sum += sums[step + i];
-    return (float)sum;
+    return *(const float *)(const void *)(token + S8_SCALE_AT) * (float)sum;
 }
 /* A group begins at `step`: its scales. */
 template <int M, int N>
@@ -176,7 +185,7 @@ DEVICE void s8_begin_group(struct s8_fragments<M, N> &f, const struct tile_args 
         f.scales[m] = *(const uint32_t *)(scales + m * a.unit_bytes + a.scale_at);
 }
 /* Its zeros come off the total. */
-template <int BITS, int M, int N>
+template <int BITS, bool WHOLE, int M, int N>
 DEVICE void s8_take_zeros(float (&sums)[M * N][4], const struct s8_fragments<M, N> &f,
                           const struct tile_args &a, const struct s8_lane &at,
                           const unsigned char *stage, const unsigned char *scales, int step,
@@ -190,13 +199,12 @@ DEVICE void s8_take_zeros(float (&sums)[M * N][4], const struct s8_fragments<M, 
         low[m] = (middle - f16_low(zeros)) * f16_low(f.scales[m]);
         high[m] = (middle - f16_high(zeros)) * f16_high(f.scales[m]);
     }
+    const float token_sum = s8_token_sum<WHOLE, N>(stage + at.pair, step, group_steps);
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const unsigned char *token = stage + at.pair + (n * 8 + i) * S8_TOKEN_BYTES;
-            const float x = *(const float *)(const void *)(token + S8_SCALE_AT) *
-                            s8_sum((const int32_t *)(const void *)token, step, group_steps);
+            const float x = shfl_f32(token_sum, (n * 2 + i) * 4 + lane_id() % 4);
 #pragma unroll
             for (int m = 0; m < M; m++) {
                 sums[m * N + n][i] = fma_f32(low[m], x, sums[m * N + n][i]);
@@ -238,14 +246,14 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
 {
     constexpr int TOKENS = M * N * 8;
     SHARED(ring);
-    const int x_at = 8 * a.unit_bytes, tokens_at = x_at + TOKENS * S8_X_BYTES;
     const int group_shift = WHOLE ? 2 : a.group_shift, group_mask = (1 << group_shift) - 1;
     const int from = tile_split_from(a, (int)blockIdx.z);
     const int to = tile_split_from(a, (int)blockIdx.z + 1);
-    struct tile_fetch fetch = tile_fetch_of<S8_X_BYTES>(a, TOKENS, from);
-    const auto fetch_x = [&](int block, unsigned char *stage) {
-        tile_fetch_x<TOKENS, S8_X_BYTES>(a, fetch, stage + x_at);
-        s8_fetch_scales<ZEROS, TOKENS>(a, block, stage + tokens_at);
+    struct tile_fetch fetch = tile_fetch_of<TOKENS, S8_X_BYTES>(a, from);
+    int chunk = ((int)blockIdx.x * TOKENS + (int)threadIdx.x) * a.blocks + from;
+    const auto fetch_x = [&](unsigned char *stage) {
+        tile_fetch_x<TOKENS, S8_X_BYTES>(a, fetch, stage);
+        s8_fetch_scales<ZEROS, TOKENS>(a, chunk++, stage);
     };
 
     /* Fill the ring: weights before the wait for the kernel that makes x. */
@@ -256,7 +264,7 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
 #pragma unroll 1
     for (int i = 0; i < a.stages - 1; i++) {
         if (from + i < to)
-            fetch_x(from + i, ring + i * a.stage_bytes);
+            fetch_x(ring + i * a.stage_bytes);
         cp_async_commit();
     }
 
@@ -271,13 +279,14 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
     struct s8_fragments<M, N> f;
     unsigned char *stage = ring + a.last_stage;
 
-    /* To the stage of `block`: it has landed, the one before is free and gets what comes next. */
-    const auto enter = [&](int block) {
+    /* To the next stage, with `left` to go: it has landed, the one before is free and gets what
+     * comes next. */
+    const auto enter = [&](int left) {
         tile_wait(a.stages);
         block_sync();
-        if (block + a.stages - 1 < to) {
+        if (left >= a.stages) {
             tile_fetch_weights<BITS>(a, fetch, stage);
-            fetch_x(block + a.stages - 1, stage);
+            fetch_x(stage);
         }
         cp_async_commit();
         stage = stage == ring + a.last_stage ? ring : stage + a.stage_bytes;
@@ -292,24 +301,24 @@ gemm_s8_tile(const __grid_constant__ struct tile_args a)
                     const float *)(const void *)(pair + (n * 8 + i) * (ZEROS ? S8_TOKEN_BYTES : 4));
     };
 
-    enter(from);
+    enter(to - from);
     s8_load<BITS>(f, a, at, stage, 0);
-    for (int block = from; block < to; block++) {
+    for (int left = to - from; left > 0; left--) {
 #pragma unroll
         for (int step = 0; step < S8_STEPS; step++) {
             if (WHOLE ? step == 0 : (step & group_mask) == 0) {
                 const unsigned char *scales = stage + at.scales + (step >> group_shift) * 32;
                 s8_begin_group(f, a, scales);
                 if (ZEROS)
-                    s8_take_zeros<BITS>(sums, f, a, at, stage, scales, step, group_mask + 1);
+                    s8_take_zeros<BITS, WHOLE>(sums, f, a, at, stage, scales, step, group_mask + 1);
             }
             const bool ends = WHOLE ? step == S8_STEPS - 1 : ((step + 1) & group_mask) == 0;
             if (ends)
                 load_x_scales();
             if (step + 1 < S8_STEPS) {
                 s8_load<BITS>(f, a, at, stage, step + 1);
-            } else if (block + 1 < to) {
-                enter(block + 1);
+            } else if (left > 1) {
+                enter(left - 1);
                 s8_load<BITS>(f, a, at, stage, 0);
             }
             s8_multiply<BITS>(group, f, step, WHOLE && step == 0);
@@ -361,9 +370,11 @@ static const struct instance *instance_of(const struct f64_kind *kind)
 }
 static struct tile_plan plan_of(const struct gemm_op *op, const struct device_info *device)
 {
-    const int32_t x_bytes = S8_X_BYTES + (op->w.kind.zeros ? S8_TOKEN_BYTES : 4);
-    return tile_plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits,
-                        op->rows <= 32 ? 32 : 64, x_bytes, 0, device);
+    const int32_t tokens = op->rows <= 32 ? 32 : 64;
+    const int32_t x_bytes =
+        S8_STEPS * TILE_SLAB(tokens) + tokens * (op->w.kind.zeros ? S8_TOKEN_BYTES : 4);
+    return tile_plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits, tokens,
+                        x_bytes, 0, device);
 }
 
 bool gemm_s8_fits(const struct gemm_op *op, const struct device_info *device)

@@ -4,12 +4,13 @@
  * A block of 8 warps makes 128 outputs (two strips of 64) of 8, 32 or 64 tokens, over all of the
  * inputs or one split of them. It steps through the inputs 128 at a time; a stage of the ring is
  *
- *   weights: 4 units of strip 0, 4 units of strip 1, as they lie in memory | x [tokens][128] |
- * extra
+ *   weights: 4 units of strip 0, 4 units of strip 1, as they lie in memory | x [slabs] | extra
  *
  * Weights need no rearranging: F64 holds fragments in lane order, so a lane's 16 bytes of an atom
- * are one shared read without bank conflicts. x rows are 256 (fp16) or 128 bytes (int8); the
- * 16-byte piece p of token t lies at p ^ t % 8, so the 8 rows of an ldmatrix touch all 32 banks.
+ * are one shared read without bank conflicts. x rows are 256 (fp16) or 128 bytes (int8), cut into
+ * slabs of [tokens][32 bytes], one for each step of the MMAs; the two 16-byte pieces of tokens 4..7
+ * of eight change places, so that the 8 rows of an ldmatrix touch all 32 banks. A lane reads every
+ * slab at the same place: one address in a register for all steps.
  *
  * STORE and ADD: the strips of all parts are numbered through, a block takes two neighbours (the
  * last may have none). GATE: strip j of gate and strip j of up, so that act(gate) * up stays in the
@@ -25,7 +26,9 @@ enum {
     TILE_THREADS = TILE_WARPS * 32,
     TILE_OUTS = 2 * F64_STRIP_ROWS,
     TILE_K = F64_UNIT_COLS,
+    TILE_SLAB_ROW = 32, /* of x: an MMA's depth of a token, 16 halves or 32 bytes */
     TILE_STAGES_MAX = 4,
+    TILE_STAGE_LARGE = 32 << 10, /* two of these are a ring, see tile_stages */
     TILE_SPLITS_MAX = 16,
     /* fp32 outputs of a token on their way out: 4 more than 128, so that the 4 token pairs of a
      * fragment (8 rows apart in banks) and its 8 outputs fall on 32 banks */
@@ -39,6 +42,9 @@ enum {
 #else
 #define TILE_BLOCKS(tokens) 2
 #endif
+/* Bytes of a slab: 32 more than its rows, so that the 8 pieces of a row that 8 threads bring (4
+ * slabs) fall on 32 banks. */
+#define TILE_SLAB(tokens) ((tokens)*TILE_SLAB_ROW + 32)
 static_assert(2 * TILE_OUT_STRIDE % 32 == 8,
               "fragment stores of the way out have no bank conflicts");
 
@@ -104,23 +110,38 @@ DEVICE int tile_split_from(const struct tile_args &a, int split)
 /* ---- into shared memory -------------------------------------------------------------------------
  */
 
+/* Where piece `piece` (16 bytes) of a token is among the slabs. */
+template <int TOKENS> DEVICE int tile_x_at(int token, int piece)
+{
+    return piece / 2 * TILE_SLAB(TOKENS) + token * TILE_SLAB_ROW +
+           (piece % 2 ^ (token / 4 & 1)) * 16;
+}
 /* A thread's way through memory: half of the block brings strip 0, half strip 1 (or strip 0 again
  * where there is none: what comes of it is not stored); of x, a thread has one piece of its first
- * token and of every PASS-th after it. */
+ * token and of every PASS-th after it. Five numbers that stay in registers: what they are made of
+ * does not. */
 struct tile_fetch {
     const uint8_t *units, *x; /* of the next stage */
+    int to_units, to_x;       /* where they go in a stage */
+    int rows;                 /* of x, from its first one on; zeros past them */
 };
-template <int ROW_BYTES>
-DEVICE struct tile_fetch tile_fetch_of(const struct tile_args &a, int tokens, int block)
+template <int TOKENS, int ROW_BYTES>
+DEVICE struct tile_fetch tile_fetch_of(const struct tile_args &a, int block)
 {
     constexpr int PIECES = ROW_BYTES / 16, HALF = TILE_THREADS / 2;
-    struct tile_strip s = tile_strip_of(a, (int)threadIdx.x / HALF);
+    static_assert(TILE_THREADS / PIECES % 8 == 0, "a piece has the same half in every pass");
+    const int half = (int)threadIdx.x / HALF, first = (int)threadIdx.x % HALF * 16;
+    struct tile_strip s = tile_strip_of(a, half);
     if (s.units == NULL)
         s = tile_strip_of(a, 0);
-    const int row = (int)blockIdx.x * tokens + (int)threadIdx.x / PIECES;
+    const int token = (int)threadIdx.x / PIECES, piece = (int)threadIdx.x % PIECES;
+    const int row = (int)blockIdx.x * TOKENS + token;
     struct tile_fetch f;
-    f.units = s.units + (size_t)block * 4 * (size_t)a.unit_bytes + threadIdx.x % HALF * 16;
-    f.x = a.x + row * a.x_stride + block * ROW_BYTES + (int)threadIdx.x % PIECES * 16;
+    f.units = s.units + (size_t)block * 4 * (size_t)a.unit_bytes + first;
+    f.x = a.x + row * a.x_stride + block * ROW_BYTES + piece * 16;
+    f.to_units = half * 4 * a.unit_bytes + first;
+    f.to_x = 8 * a.unit_bytes + tile_x_at<TOKENS>(token, piece);
+    f.rows = a.rows - row;
     return f;
 }
 /* A strip's units, 16 bytes a thread: codes fill 2 (int4) or 4 passes, scales and zeros part of
@@ -130,29 +151,26 @@ DEVICE void tile_fetch_weights(const struct tile_args &a, struct tile_fetch &f,
                                unsigned char *stage)
 {
     constexpr int HALF = TILE_THREADS / 2, PASSES = BITS / 2;
-    const int strip_bytes = 4 * a.unit_bytes, first = (int)threadIdx.x % HALF * 16;
-    unsigned char *to = stage + first + (int)threadIdx.x / HALF * strip_bytes;
+    const int strip_bytes = 4 * a.unit_bytes;
+    unsigned char *to = stage + f.to_units;
 #pragma unroll
     for (int i = 0; i < PASSES; i++)
         cp_async16(to + i * HALF * 16, f.units + i * HALF * 16, true);
-    if (first < strip_bytes - PASSES * HALF * 16)
+    if ((int)threadIdx.x % HALF * 16 < strip_bytes - PASSES * HALF * 16)
         cp_async16(to + PASSES * HALF * 16, f.units + PASSES * HALF * 16, true);
     f.units += strip_bytes;
 }
-/* x rows of a stage: ROW_BYTES of each of TOKENS tokens, zeros past the last row. */
+/* x rows of a stage: ROW_BYTES of each of TOKENS tokens. */
 template <int TOKENS, int ROW_BYTES>
-DEVICE void tile_fetch_x(const struct tile_args &a, struct tile_fetch &f, unsigned char *stage_x)
+DEVICE void tile_fetch_x(const struct tile_args &a, struct tile_fetch &f, unsigned char *stage)
 {
     constexpr int PIECES = ROW_BYTES / 16, PASS = TILE_THREADS / PIECES;
-    static_assert(PASS % 8 == 0, "the place of a piece is the same in every pass");
-    const int piece = (int)threadIdx.x % PIECES, first = (int)threadIdx.x / PIECES;
-    const int rows = a.rows - (int)blockIdx.x * TOKENS;
-    unsigned char *to = stage_x + first * ROW_BYTES + (piece ^ (first & 7)) * 16;
-    if (PASS <= TOKENS || first < TOKENS) {
-        const uint8_t *from = f.x; /* one step after the other: products would stay in registers */
+    unsigned char *to = stage + f.to_x;
+    if (PASS <= TOKENS || (int)threadIdx.x / PIECES < TOKENS) {
+        const uint8_t *from = f.x;
 #pragma unroll
         for (int i = 0; i < TOKENS; i += PASS, from += a.x_pass)
-            cp_async16(to + i * ROW_BYTES, from, first + i < rows);
+            cp_async16(to + i * TILE_SLAB_ROW, from, i < f.rows);
     }
     f.x += ROW_BYTES;
 }
@@ -365,15 +383,16 @@ static inline size_t tile_partial_bytes(const struct tile_plan *plan)
                : (size_t)plan->tiles_x * (size_t)plan->tiles_y * (size_t)plan->splits *
                      (size_t)plan->tokens * TILE_OUTS * sizeof(float);
 }
-/* Stages: two blocks an SM when three stages of each fit, else what one block can have. */
+/* Stages: two blocks an SM when three or four stages of each fit, or two of 32 KB, which are as
+ * many bytes on their way (int8, 64 tokens, sm_80); else what one block can have. */
 static inline int32_t tile_stages(int32_t stage_bytes, int32_t fixed_bytes,
                                   const struct device_info *device)
 {
     const int32_t half =
         (device->shared_bytes - 1024) / 2 - fixed_bytes; /* 1 KB is reserved a block */
-    if (half >= 3 * stage_bytes)
-        return half >= 4 * stage_bytes ? 4 : 3;
-    const int32_t n = (device->shared_bytes - fixed_bytes) / stage_bytes;
+    const int32_t least = stage_bytes >= TILE_STAGE_LARGE ? 2 : 3;
+    const int32_t room = half >= least * stage_bytes ? half : device->shared_bytes - fixed_bytes;
+    const int32_t n = room / stage_bytes;
     return n < TILE_STAGES_MAX ? n : TILE_STAGES_MAX; /* below 2: does not fit */
 }
 /* Splits of the inputs: when tiles leave SMs idle, as many as keep two blocks on each, but at least
@@ -387,7 +406,7 @@ static inline int32_t tile_splits(int32_t tiles, int32_t blocks, const struct de
     n = n < TILE_SPLITS_MAX ? n : TILE_SPLITS_MAX;
     return n > 1 ? n : 1;
 }
-/* x_bytes: of a token in a stage; fixed_bytes: before the ring; splits 0: our choice. */
+/* x_bytes: of x and extra in a stage; fixed_bytes: before the ring; splits 0: our choice. */
 static inline struct tile_plan tile_plan_of(const struct f64_matrix *w, int32_t rows, bool gate,
                                             int32_t splits, int32_t tokens, int32_t x_bytes,
                                             int32_t fixed_bytes, const struct device_info *device)
@@ -400,7 +419,7 @@ static inline struct tile_plan tile_plan_of(const struct f64_matrix *w, int32_t 
     plan.splits = splits == 0 ? tile_splits(plan.tiles_x * plan.tiles_y, blocks, device) : splits;
     if (plan.splits > blocks)
         plan.splits = blocks;
-    plan.stage_bytes = 8 * f64_unit_bytes(w->kind) + tokens * x_bytes;
+    plan.stage_bytes = 8 * f64_unit_bytes(w->kind) + x_bytes;
     plan.stages = tile_stages(plan.stage_bytes, fixed_bytes, device);
     plan.shared_bytes = (size_t)fixed_bytes + (size_t)plan.stages * (size_t)plan.stage_bytes;
     const size_t out_bytes = (size_t)fixed_bytes + (size_t)tokens * TILE_OUT_STRIDE * sizeof(float);

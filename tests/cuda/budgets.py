@@ -61,13 +61,15 @@ def small_loop(t):
     return weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
 
 
-def tile_shared(unit, tokens, x_bytes, fixed):
-    """gemm_tile.cuh, tile_stages: four or three stages in half a multiprocessor, else what fits."""
+def tile_shared(unit, tokens, steps, extra, fixed):
+    """gemm_tile.cuh, tile_stages: four or three stages (of 32 KB: two) in half a multiprocessor, else what
+    fits; x in slabs of 32 bytes a token and 32 more."""
     def shared(most):
-        stage = 8 * unit + tokens * x_bytes
+        stage = 8 * unit + steps * (32 * tokens + 32) + tokens * extra
         half = (most - 1024) // 2 - fixed
-        stages = min(4, half // stage) if half >= 3 * stage else min(4, (most - fixed) // stage)
-        return max(fixed + stages * stage, tokens * (128 + 4) * 4)
+        least = 2 if stage >= 32 << 10 else 3
+        stages = min(4, (half if half >= least * stage else most - fixed) // stage)
+        return max(fixed + stages * stage, fixed + tokens * (128 + 4) * 4)
     return shared
 
 
@@ -78,7 +80,7 @@ def unit_of(bits, groups, zeros):
 def mma_shared(t, most):
     bits, codes, whole, m, n = t
     unit = unit_of(bits, 1 if whole else 4, codes in (WHOLE, FRACTION))
-    return tile_shared(unit, 8 * m * n, 256, 1024 if codes == TABLE else 0)(most)
+    return tile_shared(unit, 8 * m * n, 8, 0, 1024 if codes == TABLE else 0)(most)
 
 
 def mma_loop(t):
@@ -92,7 +94,8 @@ def mma_loop(t):
 
 def s8_shared(t, most):
     bits, codes, whole, m, n = t
-    return tile_shared(unit_of(bits, 1 if whole else 4, codes != SYMMETRIC), 8 * m * n, 128 + 4 + 16, 0)(most)
+    unit = unit_of(bits, 1 if whole else 4, codes != SYMMETRIC)
+    return tile_shared(unit, 8 * m * n, 4, 32 if codes != SYMMETRIC else 4, 0)(most)
 
 
 WG_SYMMETRIC, WG_ZEROS, WG_TABLE = range(3)
@@ -143,7 +146,6 @@ KERNELS = {
     "attend_decode_kernel": {"shared": decode_shared},
     "attend_prefill_kernel": {"shared": prefill_shared},
     "attend_wgmma_kernel": {"shared": attend_wgmma_shared},
-    "attend_wgmma_kernel": {"shared": lambda t, most: most},
     "dense_epilogue": {"shared": fixed(0)},
     "rows_small": {"shared": lambda t, most: 8 * t[1] * 32 * 4 * 4},
     "rows_tile": {"shared": lambda t, most: most // 2 - 1024 if t[0] != 2 else most},
