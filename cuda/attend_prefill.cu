@@ -196,13 +196,13 @@ DEVICE void values(const unsigned char *v, const probability_tile<D> &p, struct 
             }
         }
 }
-/* O through this warp's rows of Q's memory, to leave in whole rows. */
+/* O through this warp's rows of Q's memory, which nobody has read since a barrier, to leave in
+ * whole rows. */
 template <int D>
 DEVICE void store(const struct attend_in &a, const struct tile &t, float log2_scale,
                   const struct rows_state<D> &x, unsigned char *q)
 {
     const int first = warp_id() * 16 * row_tiles<D>, g = lane_id() / 4, pair = lane_id() % 4;
-    warp_sync();
 #pragma unroll
     for (int i = 0; i < row_tiles<D>; i++)
 #pragma unroll

@@ -38,7 +38,7 @@ NAMES = r"(?:stage|phase|slot|parity|put|get)"
 STEP = re.compile(r"(?m)^[ \t]*([\w.>\[\]-]*\b%s)\s*(\+\+|\^=|\+=|=(?!=))[^;{}]*;" % NAMES)
 STEP_IN_IF = re.compile(r"\(\s*(\+\+)([\w.>\[\]-]*\b%s)\b" % NAMES)
 
-FLAGS = ["-O1", "-g1", "-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-omit-frame-pointer", "-w",
+FLAGS = ["-O1", "-g1", "-ftrivial-auto-var-init=pattern", "-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-fno-omit-frame-pointer", "-w",
          "-include", str(OUT / "mutant.h"), f"-I{OUT / 'src'}", f"-I{ROOT / 'tests/hostcuda'}", f"-I{ROOT}"]
 MUTANT_H = """#pragma once
 extern int mutant_out;              /* the site that is left out; -1: none, reached ones are recorded */
