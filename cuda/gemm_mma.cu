@@ -316,7 +316,8 @@ static struct tile_plan plan_of(const struct f64_matrix *w, int32_t rows, bool g
 {
     const int32_t tokens = rows <= 8 ? 8 : rows <= 32 ? 32 : 64;
     return tile_plan_of(w, rows, gate, splits, tokens, MMA_STEPS * TILE_SLAB(tokens),
-                        w->kind.table != NULL ? MMA_TABLE_BYTES : 0, device);
+                        w->kind.table != NULL ? MMA_TABLE_BYTES : 0, tile_blocks(tokens, device),
+                        device);
 }
 
 bool gemm_mma_fits(const struct gemm_op *op, const struct device_info *device)

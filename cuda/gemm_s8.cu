@@ -38,6 +38,9 @@ enum {
     S8_SCALE_AT = 16,
     S8_ORIGIN = 0x4b400000, /* 1.5 * 2^23 */
 };
+/* Blocks an SM. Smaller groups of 64 tokens: one, because folds in every step want more than 128
+ * registers. */
+#define S8_BLOCKS(whole, m, blocks) ((whole) || (m) == 1 ? (blocks) : 1)
 static_assert(16 * 8 * 128 * TILE_K < 1 << 22,
               "int4: a group's sum leaves the float's exponent alone");
 static_assert(128 * 128 * TILE_K < 1 << 22, "int8: likewise");
@@ -238,10 +241,9 @@ DEVICE void s8_fold(float (&sums)[M * N][4], int32_t (&group)[M * N][4],
 
 /* ---- the kernel ---------------------------------------------------------------------------------
  *
- * WHOLE: groups of 128, known to the compiler. M x N tiles of 16 x 8 a warp. Smaller groups of 64
- * tokens: one block an SM, because folds in every step want more than 128 registers. */
+ * WHOLE: groups of 128, known to the compiler. M x N tiles of 16 x 8 a warp. */
 template <int BITS, bool ZEROS, bool WHOLE, int M, int N>
-KERNEL(TILE_THREADS, WHOLE || M == 1 ? TILE_BLOCKS(M * N * 8) : 1)
+KERNEL(TILE_THREADS, S8_BLOCKS(WHOLE, M, TILE_BLOCKS(M *N * 8)))
 gemm_s8_tile(const __grid_constant__ struct tile_args a)
 {
     constexpr int TOKENS = M * N * 8;
@@ -370,11 +372,12 @@ static const struct instance *instance_of(const struct f64_kind *kind)
 }
 static struct tile_plan plan_of(const struct gemm_op *op, const struct device_info *device)
 {
-    const int32_t tokens = op->rows <= 32 ? 32 : 64;
+    const bool whole = instance_of(&op->w.kind)->whole;
+    const int32_t m = op->rows <= 32 ? 1 : 2, tokens = 32 * m;
     const int32_t x_bytes =
         S8_STEPS * TILE_SLAB(tokens) + tokens * (op->w.kind.zeros ? S8_TOKEN_BYTES : 4);
     return tile_plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits, tokens,
-                        x_bytes, 0, device);
+                        x_bytes, 0, S8_BLOCKS(whole, m, tile_blocks(tokens, device)), device);
 }
 
 bool gemm_s8_fits(const struct gemm_op *op, const struct device_info *device)

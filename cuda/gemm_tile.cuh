@@ -28,14 +28,14 @@ enum {
     TILE_K = F64_UNIT_COLS,
     TILE_SLAB_ROW = 32, /* of x: an MMA's depth of a token, 16 halves or 32 bytes */
     TILE_STAGES_MAX = 4,
-    TILE_STAGE_LARGE = 32 << 10, /* two of these are a ring, see tile_stages */
     TILE_SPLITS_MAX = 16,
     /* fp32 outputs of a token on their way out: 4 more than 128, so that the 4 token pairs of a
      * fragment (8 rows apart in banks) and its 8 outputs fall on 32 banks */
     TILE_OUT_STRIDE = TILE_OUTS + 4,
 };
 /* Blocks an SM that registers leave room for: two, of 128 each. Where an SM has 100 KB of shared
- * memory the ring of 64 tokens lets one block in, which then may have 255. */
+ * memory the ring of 64 tokens lets one block in, which then may have 255. (tile_blocks is the same
+ * for the host.) */
 #if defined(__CUDA_ARCH__) &&                                                                      \
     (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
 #define TILE_BLOCKS(tokens) ((tokens) == 64 ? 1 : 2)
@@ -383,16 +383,20 @@ static inline size_t tile_partial_bytes(const struct tile_plan *plan)
                : (size_t)plan->tiles_x * (size_t)plan->tiles_y * (size_t)plan->splits *
                      (size_t)plan->tokens * TILE_OUTS * sizeof(float);
 }
-/* Stages: two blocks an SM when three or four stages of each fit, or two of 32 KB, which are as
- * many bytes on their way (int8, 64 tokens, sm_80); else what one block can have. */
-static inline int32_t tile_stages(int32_t stage_bytes, int32_t fixed_bytes,
+static inline int32_t tile_blocks(int32_t tokens, const struct device_info *device)
+{
+    const int32_t arch = device->arch;
+    return tokens == 64 && (arch == 86 || arch == 89 || arch >= 120) ? 1 : 2;
+}
+/* Stages for `blocks` rings an SM, or for one where two stages of each do not fit. Two are enough:
+ * with two blocks a stage has the time of two to land. */
+static inline int32_t tile_stages(int32_t stage_bytes, int32_t fixed_bytes, int32_t blocks,
                                   const struct device_info *device)
 {
-    const int32_t half =
-        (device->shared_bytes - 1024) / 2 - fixed_bytes; /* 1 KB is reserved a block */
-    const int32_t least = stage_bytes >= TILE_STAGE_LARGE ? 2 : 3;
-    const int32_t room = half >= least * stage_bytes ? half : device->shared_bytes - fixed_bytes;
-    const int32_t n = room / stage_bytes;
+    /* 1 KB is reserved a block */
+    const int32_t all = device->shared_bytes - fixed_bytes,
+                  half = (device->shared_bytes - 1024) / 2 - fixed_bytes;
+    const int32_t n = (blocks == 2 && half >= 2 * stage_bytes ? half : all) / stage_bytes;
     return n < TILE_STAGES_MAX ? n : TILE_STAGES_MAX; /* below 2: does not fit */
 }
 /* Splits of the inputs: when tiles leave SMs idle, as many as keep two blocks on each, but at least
@@ -406,10 +410,12 @@ static inline int32_t tile_splits(int32_t tiles, int32_t blocks, const struct de
     n = n < TILE_SPLITS_MAX ? n : TILE_SPLITS_MAX;
     return n > 1 ? n : 1;
 }
-/* x_bytes: of x and extra in a stage; fixed_bytes: before the ring; splits 0: our choice. */
+/* x_bytes: of x and extra in a stage; fixed_bytes: before the ring; sm_blocks: what the kernel
+ * states; splits 0: our choice. */
 static inline struct tile_plan tile_plan_of(const struct f64_matrix *w, int32_t rows, bool gate,
                                             int32_t splits, int32_t tokens, int32_t x_bytes,
-                                            int32_t fixed_bytes, const struct device_info *device)
+                                            int32_t fixed_bytes, int32_t sm_blocks,
+                                            const struct device_info *device)
 {
     struct tile_plan plan;
     const int32_t blocks = f64_blocks(w->n_in);
@@ -420,7 +426,7 @@ static inline struct tile_plan tile_plan_of(const struct f64_matrix *w, int32_t 
     if (plan.splits > blocks)
         plan.splits = blocks;
     plan.stage_bytes = 8 * f64_unit_bytes(w->kind) + x_bytes;
-    plan.stages = tile_stages(plan.stage_bytes, fixed_bytes, device);
+    plan.stages = tile_stages(plan.stage_bytes, fixed_bytes, sm_blocks, device);
     plan.shared_bytes = (size_t)fixed_bytes + (size_t)plan.stages * (size_t)plan.stage_bytes;
     const size_t out_bytes = (size_t)fixed_bytes + (size_t)tokens * TILE_OUT_STRIDE * sizeof(float);
     if (plan.shared_bytes < out_bytes)

@@ -61,15 +61,15 @@ def small_loop(t):
     return weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
 
 
-def tile_shared(unit, tokens, steps, extra, fixed):
-    """gemm_tile.cuh, tile_stages: four or three stages (of 32 KB: two) in half a multiprocessor, else what
-    fits; x in slabs of 32 bytes a token and 32 more."""
+def tile_shared(unit, tokens, steps, extra, fixed, blocks):
+    """gemm_tile.cuh, tile_stages: up to four stages, in half a multiprocessor where two fit there and two
+    blocks are wanted; x in slabs of 32 bytes a token and 32 more."""
     def shared(most):
         stage = 8 * unit + steps * (32 * tokens + 32) + tokens * extra
         half = (most - 1024) // 2 - fixed
-        least = 2 if stage >= 32 << 10 else 3
-        stages = min(4, (half if half >= least * stage else most - fixed) // stage)
-        return max(fixed + stages * stage, fixed + tokens * (128 + 4) * 4)
+        two = blocks == 2 and not (tokens == 64 and most < 128 << 10) and half >= 2 * stage
+        stages = min(4, (half if two else most - fixed) // stage)
+        return fixed + max(stages * stage, tokens * (128 + 4) * 4)
     return shared
 
 
@@ -80,7 +80,7 @@ def unit_of(bits, groups, zeros):
 def mma_shared(t, most):
     bits, codes, whole, m, n = t
     unit = unit_of(bits, 1 if whole else 4, codes in (WHOLE, FRACTION))
-    return tile_shared(unit, 8 * m * n, 8, 0, 1024 if codes == TABLE else 0)(most)
+    return tile_shared(unit, 8 * m * n, 8, 0, 1024 if codes == TABLE else 0, 2)(most)
 
 
 def mma_loop(t):
@@ -95,7 +95,7 @@ def mma_loop(t):
 def s8_shared(t, most):
     bits, codes, whole, m, n = t
     unit = unit_of(bits, 1 if whole else 4, codes != SYMMETRIC)
-    return tile_shared(unit, 8 * m * n, 4, 32 if codes != SYMMETRIC else 4, 0)(most)
+    return tile_shared(unit, 8 * m * n, 4, 32 if codes != SYMMETRIC else 4, 0, 2 if whole or m == 1 else 1)(most)
 
 
 WG_SYMMETRIC, WG_ZEROS, WG_TABLE = range(3)
