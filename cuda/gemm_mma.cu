@@ -249,7 +249,8 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
                 load(0);
             }
             mma_multiply<BITS, CODES>(group, f, step, pairs);
-            if (WHOLE ? step == MMA_STEPS - 1 : ((step + 1) & ((2 << a.group_shift) - 1)) == 0)
+            if (WHOLE ? step == MMA_STEPS - 1
+                      : step % 2 != 0 && (step / 2 + 1 & ((1 << a.group_shift) - 1)) == 0)
                 mma_fold<M, N>(sums, group, f.scales);
         }
     }
