@@ -284,10 +284,9 @@ DEVICE void store(const struct attend_in &a, const struct tile &t, float log2_sc
                   ld128(q + panel_at(ROWS, r, chunk)));
     }
 }
-/* This warp has done with a block of K or V. */
+/* This warp has done with a block of K or V: its wgmma_wait has seen all its lanes. */
 DEVICE void give_back(struct barriers *bars, int which, int block)
 {
-    warp_sync();
     if (lane_id() == 0)
         mbar_arrive(&bars->empty[which][block % STAGES]);
 }

@@ -34,14 +34,6 @@ DEVICE uint64_t wgmma_desc_at(uint64_t desc, int bytes)
 /* The race detector sees what kernels do, not the accounts kept here: no library function that it
  * watches, no memory from the heap. */
 #define WGMMA_UNSEEN inline __attribute__((no_sanitize("thread"), noinline))
-#if defined(__SANITIZE_THREAD__)
-extern "C" void __tsan_acquire(void *), __tsan_release(void *);
-#define WGMMA_RELEASE(p) __tsan_release(p)
-#define WGMMA_ACQUIRE(p) __tsan_acquire(p)
-#else
-#define WGMMA_RELEASE(p) ((void)(p))
-#define WGMMA_ACQUIRE(p) ((void)(p))
-#endif
 
 enum wgmma_form { WGMMA_FORM_F16, WGMMA_FORM_BF16, WGMMA_FORM_U8S8 };
 /* One thread's part of a product, and where it came from. */
@@ -203,11 +195,6 @@ WGMMA_UNSEEN void wgmma_land(const struct wgmma_issued &p, int thread)
         p.d[i] = pending->values[i];
     }
 }
-/* An address that stands for the reads of this warpgroup's products. */
-WGMMA_UNSEEN void *wgmma_reads()
-{
-    return hostcuda_shared() + threadIdx.x / 128;
-}
 WGMMA_UNSEEN void wgmma_compute(void *const *deposits, int threads)
 {
     struct wgmma_issued *const *p = (struct wgmma_issued *const *)deposits;
@@ -239,7 +226,23 @@ WGMMA_UNSEEN void wgmma_compute(void *const *deposits, int threads)
         }
         wgmma_land(*p[t], t);
     }
-    WGMMA_RELEASE(wgmma_reads()); /* that shared memory was read: see wgmma_wait */
+}
+/* For the race detector: a warp that issues a product reads all of its operands, from then on, and
+ * knows of the other warps only what barriers tell it. Its lane 0 reads, which is also who gives
+ * memory away after wgmma_wait: that instruction is the warp's. */
+WGMMA_UNSEEN void wgmma_touch(const struct wgmma_issued &p, uint64_t desc, bool mn_major, int n)
+{
+#if defined(__SANITIZE_THREAD__)
+    const int e = p.form == WGMMA_FORM_U8S8 ? 1 : 2, depth = 32 / e, per = 16 / e;
+    for (int c = 0; c < 2 * n && threadIdx.x % 32 == 0; c++) { /* chunks of 16 bytes */
+        const uint32_t at = mn_major ? wgmma_address(desc, true, e, c / depth * per, c % depth)
+                                     : wgmma_address(desc, false, e, c / 2, c % 2 * per);
+        if (at + 16 <= hostcuda_shared_bytes())
+            HOSTCUDA_TOUCH16(hostcuda_shared() + at);
+    }
+#else
+    (void)p, (void)desc, (void)mn_major, (void)n;
+#endif
 }
 WGMMA_UNSEEN void wgmma_issue(struct wgmma_issued &p, uint32_t *d, const uint32_t *a, HOSTCUDA_AT)
 {
@@ -258,6 +261,9 @@ WGMMA_UNSEEN void wgmma_issue(struct wgmma_issued &p, uint32_t *d, const uint32_
         wgmma_fill(d, 0xff, (size_t)p.n / 2 * 4);
     }
     pending->n_products++;
+    if (a == NULL)
+        wgmma_touch(p, p.a_desc, false, 64);
+    wgmma_touch(p, p.b_desc, p.trans_b, p.n);
     hostcuda_group_issue(128, &p, sizeof p, wgmma_compute, "wgmma", file, line);
 }
 
@@ -273,8 +279,6 @@ DEVICE void wgmma_commit(HOSTCUDA_HERE)
 template <int N> DEVICE void wgmma_wait(HOSTCUDA_HERE)
 {
     hostcuda_group_wait(128, N, HOSTCUDA_THERE);
-    /* One thread has read for all 128: whoever goes on may give the memory away. */
-    WGMMA_ACQUIRE(wgmma_reads());
 }
 template <int N> DEVICE void wgmma_landed(float (&)[N])
 {
