@@ -250,7 +250,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
             }
             mma_multiply<BITS, CODES>(group, f, step, pairs);
             if (WHOLE ? step == MMA_STEPS - 1
-                      : step % 2 != 0 && (step / 2 + 1 & ((1 << a.group_shift) - 1)) == 0)
+                      : step % 2 != 0 && ((step / 2 + 1) & ((1 << a.group_shift) - 1)) == 0)
                 mma_fold<M, N>(sums, group, f.scales);
         }
     }
