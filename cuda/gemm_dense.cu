@@ -217,7 +217,6 @@ DEVICE void store4(const struct epilogue_args &a, int row, int col, float4 v)
 KERNEL(EPILOGUE_THREADS, 4) dense_epilogue(const __grid_constant__ struct epilogue_args a)
 {
     const int col = (int)blockIdx.x * EPILOGUE_COLS + (int)threadIdx.x * 4;
-    griddep_wait();
     griddep_launch();
     if (col >= a.n_cols)
         return;

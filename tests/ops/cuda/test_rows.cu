@@ -1,6 +1,8 @@
 /* Tests of gemm_rows: bf16, fp16 and fp32 weights against sums in double of the same numbers, over
  * both kernels, every count of rows around their borders, ragged and unaligned shapes. */
 #include "tests/ops/cuda/f64_case.cuh"
+#include "tests/ops/cuda/late.cuh"
+#include <optional>
 
 struct rows_case {
     enum dtype dtype;
@@ -123,6 +125,9 @@ template <typename Y> static void test_rows(const struct rows_case &c)
         launch.device = &device;
         launch.pdl = device.arch >= 90 && &y != found; /* once each way */
         op.out.y = y_device.data();
+        std::optional<late> x_late;
+        if (launch.pdl)
+            x_late.emplace(x_device);
         CUDA(gemm_rows(&launch, &op));
         y = y_device.read();
     }
