@@ -1,4 +1,5 @@
-/* product_case.cuh - one product of a tile kernel against double precision: gemm_mma and gemm_s8.
+/* product_case.cuh - one product of a tile kernel against double precision: gemm_mma, gemm_s8 and
+ * gemm_dense; and the cases that gemm_mma and gemm_s8 have in common.
  *
  *   y = epilogue(soft_cap((sum of w . x + bias) * scale)), exact weights, x as the kernel gets it.
  *
@@ -20,6 +21,10 @@ struct product_case {
     int gap;    /* columns between rows of y */
 };
 enum { PRODUCT_PARTIAL = 1 << 22 };
+/* Epilogue and gate of a case. */
+#define STORE      EPILOGUE_STORE, GATE_SILU
+#define ADD        EPILOGUE_ADD, GATE_SILU
+#define GATE(kind) EPILOGUE_GATE, GATE_##kind
 
 static inline int product_cols(const struct product_case &c)
 {
@@ -226,4 +231,110 @@ static inline const char *product_name(const struct product_case &c)
              epilogues[c.epilogue], c.epilogue == EPILOGUE_GATE ? (int)c.gate : 0,
              c.dtype == DTYPE_BF16 ? "bf16" : "f32", c.w.bias ? " bias" : "", c.splits);
     return name;
+}
+template <size_t N>
+static inline void product_tests(const struct product_case (&cases)[N],
+                                 void (*test)(const struct product_case &c), const char *what)
+{
+    for (const struct product_case &c : cases)
+        CASE("%s%s", what, product_name(c)) test(c);
+}
+
+/* What every product refuses, each for one reason, and `more`. */
+struct product_refusal {
+    void (*change)(struct gemm_op *op);
+    const char *what;
+};
+static inline void product_test_refused(product_fits *fits,
+                                        const std::vector<struct product_refusal> &more)
+{
+    const struct f64_shape shape = { 4, 128, F64_SYMMETRIC, 2, { 64, 64 }, 128, false };
+    const struct f64_case w(shape, 1);
+    const struct product_case c = { shape, 40, GATE(SILU), DTYPE_F32, 1, 0, 0, 0 };
+    const struct gemm_op good = product_op(c, w.matrix);
+    static const struct qkv_out qkv = {};
+    EXPECT(fits(&good, &harness.device), "a good op was refused");
+    std::vector<struct product_refusal> all = {
+        { [](struct gemm_op *op) { op->rows = 0; }, "no rows" },
+        { [](struct gemm_op *op) { op->w.n_parts = 1; }, "a gate of one part" },
+        { [](struct gemm_op *op) { op->w.parts[1].n_out = 63; }, "a gate of unlike parts" },
+        { [](struct gemm_op *op) { op->w.kind.group = 16; }, "groups of 16" },
+        { [](struct gemm_op *op) { op->w.kind.bits = 2; }, "2 bits" },
+        { [](struct gemm_op *op) { op->out.dtype = DTYPE_F16; }, "fp16 outputs" },
+        { [](struct gemm_op *op) { op->qkv = &qkv; }, "q, k, v" },
+    };
+    all.insert(all.end(), more.begin(), more.end());
+    for (const struct product_refusal &r : all) {
+        struct gemm_op op = good;
+        r.change(&op);
+        EXPECT(!fits(&op, &harness.device), "takes %s", r.what);
+    }
+}
+
+/* ---- gemm_mma and gemm_s8 -----------------------------------------------------------------------
+ *
+ * Kinds, token tiles (rows <= 8, <= 32, more), ragged n_out and n_in, parts. */
+static const struct product_case tile_cases[] = {
+    /* bits group scheme parts n_out n_in bias | rows epilogue dtype scale cap splits gap */
+    { { 4, 128, F64_SYMMETRIC, 1, { 128 }, 256, false }, 1, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 4, 128, F64_SYMMETRIC, 1, { 200 }, 300, true }, 8, STORE, DTYPE_BF16, 1, 0, 1, 8 },
+    { { 4, 128, F64_SYMMETRIC, 1, { 1 }, 1, true }, 33, STORE, DTYPE_F32, 1, 0, 1, 3 },
+    { { 4, 128, F64_SYMMETRIC, 3, { 130, 66, 30 }, 640, true }, 64, STORE, DTYPE_F32, 1, 0, 1, 2 },
+    { { 4, 128, F64_SYMMETRIC, 2, { 130, 130 }, 384, false },
+      100,
+      GATE(SILU),
+      DTYPE_BF16,
+      1,
+      0,
+      1,
+      0 },
+    { { 4, 64, F64_SYMMETRIC, 1, { 192 }, 448, false }, 33, ADD, DTYPE_F32, 2, 0, 1, 0 },
+    { { 4, 32, F64_SYMMETRIC, 1, { 100 }, 500, true }, 65, STORE, DTYPE_BF16, 1, 0, 1, 0 },
+    { { 4, 128, F64_ZEROS, 1, { 140 }, 700, false }, 8, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 4, 64, F64_ZEROS, 2, { 90, 90 }, 200, true }, 40, GATE(RELU2), DTYPE_F32, 1, 0, 1, 2 },
+    { { 4, 32, F64_ZEROS, 1, { 64 }, 128, false }, 17, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 4, 64, F64_FRACTIONS, 1, { 100 }, 300, false }, 100, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 4, 128, F64_FRACTIONS, 1, { 64 }, 256, false }, 4, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 8, 128, F64_SYMMETRIC, 1, { 200 }, 300, true }, 1, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 8, 128, F64_SYMMETRIC, 1, { 128 }, 640, false }, 64, ADD, DTYPE_BF16, 1, 0, 1, 0 },
+    { { 8, 64, F64_SYMMETRIC, 1, { 70 }, 400, false }, 30, STORE, DTYPE_F32, 1, 50, 1, 0 },
+    { { 8, 32, F64_ZEROS, 1, { 130 }, 300, true }, 100, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    { { 8, 128, F64_ZEROS, 1, { 64 }, 384, false }, 6, STORE, DTYPE_BF16, 1, 0, 1, 0 },
+    { { 8, 64, F64_FRACTIONS, 1, { 64 }, 200, false }, 12, STORE, DTYPE_F32, 1, 0, 1, 0 },
+    /* Split sums: chosen, more than there are blocks of inputs. */
+    { { 4, 128, F64_SYMMETRIC, 1, { 200 }, 2000, true }, 8, ADD, DTYPE_F32, 1, 0, 0, 0 },
+    { { 8, 64, F64_ZEROS, 2, { 64, 64 }, 600, false }, 20, GATE(SILU), DTYPE_F32, 1, 0, 9, 0 },
+};
+/* Shapes of real layers, on a GPU. */
+static const struct product_case tile_large[] = {
+    { { 4, 128, F64_SYMMETRIC, 1, { 4096 }, 4096, false }, 256, ADD, DTYPE_BF16, 1, 0, 0, 0 },
+    { { 4, 128, F64_ZEROS, 2, { 2000, 2000 }, 2048, false },
+      130,
+      GATE(SILU),
+      DTYPE_BF16,
+      1,
+      0,
+      0,
+      0 },
+};
+/* x comes late: splits, and zeros. */
+static const struct product_case tile_late[] = {
+    { { 4, 128, F64_SYMMETRIC, 1, { 200 }, 1000, false }, 8, STORE, DTYPE_F32, 1, 0, 2, 0 },
+    { { 8, 64, F64_ZEROS, 1, { 64 }, 256, true }, 64, STORE, DTYPE_F32, 1, 0, 1, 0 },
+};
+/* All of them, the kernel's own cases, and `refused`. */
+template <size_t N, size_t N_LARGE>
+static inline void
+tile_tests(const struct product_case (&own)[N], const struct product_case (&own_large)[N_LARGE],
+           void (*test)(const struct product_case &c),
+           void (*test_late)(const struct product_case &c), void (*test_refused)())
+{
+    product_tests(tile_cases, test, "");
+    product_tests(own, test, "");
+    if (harness.full) {
+        product_tests(tile_large, test, "");
+        product_tests(own_large, test, "");
+    }
+    product_tests(tile_late, test_late, "x comes late, ");
+    CASE("refused") test_refused();
 }

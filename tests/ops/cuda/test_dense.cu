@@ -17,8 +17,6 @@ static void test_product(const struct product_case &c)
     product_test<struct rows_f16>(c, gemm_dense_fits, run_dense, weight_error);
 }
 
-#define STORE EPILOGUE_STORE, GATE_SILU
-#define ADD   EPILOGUE_ADD, GATE_SILU
 static const struct product_case cases[] = {
     { { 4, 128, F64_SYMMETRIC, 1, { 64 }, 128, false }, 1, STORE, DTYPE_F32, 1, 0, 0, 0 },
     { { 4, 128, F64_SYMMETRIC, 1, { 100 }, 300, true }, 5, STORE, DTYPE_BF16, 1, 0, 0, 4 },
@@ -34,40 +32,22 @@ static const struct product_case cases[] = {
     /* gates */
     { { 4, 128, F64_SYMMETRIC, 2, { 128, 128 }, 256, false },
       8,
-      EPILOGUE_GATE,
-      GATE_SILU,
+      GATE(SILU),
       DTYPE_BF16,
       1,
       0,
       0,
       0 },
-    { { 4, 64, F64_ZEROS, 2, { 70, 70 }, 190, true },
-      5,
-      EPILOGUE_GATE,
-      GATE_GELU,
-      DTYPE_F32,
-      1,
-      0,
-      0,
-      1 },
+    { { 4, 64, F64_ZEROS, 2, { 70, 70 }, 190, true }, 5, GATE(GELU), DTYPE_F32, 1, 0, 0, 1 },
     { { 8, 128, F64_SYMMETRIC, 2, { 37, 37 }, 128, true },
       6,
-      EPILOGUE_GATE,
-      GATE_GELU_TANH,
+      GATE(GELU_TANH),
       DTYPE_BF16,
       1,
       0,
       0,
       0 },
-    { { 4, 32, F64_TABLE, 2, { 64, 64 }, 64, false },
-      3,
-      EPILOGUE_GATE,
-      GATE_RELU2,
-      DTYPE_F32,
-      1,
-      0,
-      0,
-      0 },
+    { { 4, 32, F64_TABLE, 2, { 64, 64 }, 64, false }, 3, GATE(RELU2), DTYPE_F32, 1, 0, 0, 0 },
     /* several slices: of one part, across parts (2048 rows end inside the second), of a gate */
     { { 4, 128, F64_SYMMETRIC, 1, { 2200 }, 40, true }, 2, STORE, DTYPE_F32, 1, 0, 0, 0 },
     { { 4, 128, F64_SYMMETRIC, 3, { 1500, 1100, 1600 }, 40, true },
@@ -80,8 +60,7 @@ static const struct product_case cases[] = {
       0 },
     { { 8, 128, F64_SYMMETRIC, 2, { 1090, 1090 }, 40, true },
       2,
-      EPILOGUE_GATE,
-      GATE_SILU,
+      GATE(SILU),
       DTYPE_F32,
       1,
       0,
@@ -96,8 +75,7 @@ static const struct product_case large[] = {
     { { 4, 128, F64_SYMMETRIC, 1, { 4096 }, 4096, false }, 2048, STORE, DTYPE_BF16, 1, 0, 0, 0 },
     { { 4, 128, F64_ZEROS, 2, { 1536, 1536 }, 2048, true },
       300,
-      EPILOGUE_GATE,
-      GATE_SILU,
+      GATE(SILU),
       DTYPE_BF16,
       1,
       0,
@@ -105,28 +83,10 @@ static const struct product_case large[] = {
       0 },
 };
 
-/* What must be refused, each for one reason. */
 static void test_refused()
 {
-    const struct f64_shape shape = { 4, 128, F64_SYMMETRIC, 2, { 64, 64 }, 128, false };
-    const struct f64_case w(shape, 1);
-    const struct product_case c = { shape, 4, EPILOGUE_GATE, GATE_SILU, DTYPE_F32, 1, 0, 0, 0 };
-    const struct gemm_op good = product_op(c, w.matrix);
-    EXPECT(gemm_dense_fits(&good, &harness.device), "a good op was refused");
-    const auto refuses = [&](void (*change)(struct gemm_op *), const char *what) {
-        struct gemm_op op = good;
-        change(&op);
-        EXPECT(!gemm_dense_fits(&op, &harness.device), "takes %s", what);
-    };
-    refuses([](struct gemm_op *op) { op->rows = 0; }, "no rows");
-    refuses([](struct gemm_op *op) { op->w.n_parts = 1; }, "a gate of one part");
-    refuses([](struct gemm_op *op) { op->w.parts[1].n_out = 63; }, "a gate of unlike parts");
-    refuses([](struct gemm_op *op) { op->w.kind.group = 16; }, "groups of 16");
-    refuses([](struct gemm_op *op) { op->w.kind.bits = 2; }, "2 bits");
-    refuses([](struct gemm_op *op) { op->out.dtype = DTYPE_F16; }, "fp16 outputs");
-    refuses([](struct gemm_op *op) { op->w.n_in = 300000; }, "slices of less than two strips");
-    static const struct qkv_out qkv = {};
-    refuses([](struct gemm_op *op) { op->qkv = &qkv; }, "q, k, v");
+    product_test_refused(gemm_dense_fits, { { [](struct gemm_op *op) { op->w.n_in = 300000; },
+                                              "slices of less than two strips" } });
 }
 
 int main(int argc, char **argv)
@@ -138,11 +98,9 @@ int main(int argc, char **argv)
         printf("%s: skipped\n0 passed, 0 failed, 1 skipped\n", err.text);
         return 77;
     }
-    for (const struct product_case &c : cases)
-        CASE("%s", product_name(c)) test_product(c);
+    product_tests(cases, test_product, "");
     if (harness.full)
-        for (const struct product_case &c : large)
-            CASE("%s", product_name(c)) test_product(c);
+        product_tests(large, test_product, "");
     CASE("refused") test_refused();
     dense_close(dense);
     return harness_end();
