@@ -227,14 +227,6 @@ size_t gemm_small_workspace(const struct f64_matrix *w, int32_t rows,
     return a > b ? a : b;
 }
 
-static void unit_offsets(struct small_args *a, const struct f64_kind *kind)
-{
-    const int32_t codes = f64_code_bytes(kind->bits), n_groups = F64_UNIT_COLS / kind->group;
-    for (int32_t i = 0; i < 4; i++) {
-        a->scale_at[i] = codes + i * 32 / kind->group * 32;
-        a->zero_at[i] = a->scale_at[i] + n_groups * 32;
-    }
-}
 cudaError_t gemm_small(const struct launch *launch, const struct gemm_op *op)
 {
     const struct plan plan =
@@ -249,7 +241,7 @@ cudaError_t gemm_small(const struct launch *launch, const struct gemm_op *op)
     a.rows = op->rows;
     a.blocks = f64_blocks(op->w.n_in);
     a.unit_bytes = f64_unit_bytes(op->w.kind);
-    unit_offsets(&a, &op->w.kind);
+    a.odd_group = op->w.kind.group == 32 ? 32 : 0;
     if (op->w.kind.table != NULL)
         memcpy(a.table, op->w.kind.table, sizeof a.table);
     a.x = (const uint16_t *)op->x;

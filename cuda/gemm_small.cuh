@@ -20,55 +20,54 @@
  * Stages are consumed and filled in the same order; a stage is filled again as soon as its codes
  * are in registers, with what comes STAGES later. */
 
-struct stream {          /* of a warp; few registers, x has 64 of them */
-    const uint8_t *next; /* unit to copy */
-    int step;            /* its tile */
-    int n_steps;         /* tiles to copy, this one included */
-    int unit, n_units;   /* unit of this warp in the tile, of how many */
-    uint32_t count;      /* stages consumed */
+struct stream {     /* of a warp; few registers, x has 64 of them */
+    int step, unit; /* to copy: tile, unit of this warp in it; if WHOLE the count knows */
+    int n_units;    /* of this warp in a tile */
+    uint32_t count; /* stages consumed */
 };
 template <class S> DEVICE unsigned char *stream_stage(unsigned char *ring, int stage)
 {
     return ring + (warp_id() * S::STAGES + stage) * (S::STAGE_UNITS * S::SLOT);
 }
-DEVICE void unit_copy(unsigned char *to, const uint8_t *from, int bytes)
+/* 512 bytes of codes at a time, then scales and zeros: 32 to 256 bytes. */
+template <class S> DEVICE void unit_copy(unsigned char *to, const uint8_t *from, int bytes)
 {
-    for (int at = lane_id() * 16; at < bytes; at += 512)
-        cp_async16(to + at, from + at, true);
+    const int at = lane_id() * 16;
+#pragma unroll
+    for (int i = 0; i < S::CODE_BYTES; i += 512)
+        cp_async16(to + at + i, from + at + i, true);
+    if (at < bytes - S::CODE_BYTES)
+        cp_async16(to + at + S::CODE_BYTES, from + at + S::CODE_BYTES, true);
 }
-/* This warp's first unit of a tile. */
-DEVICE const uint8_t *stream_start(const struct small_args &a, const struct step *step)
-{
-    return step->units + warp_id() * 4 * a.unit_bytes;
-}
+/* Copies to the stage that this warp will consume after `index` others. */
 template <class S, bool BULK>
 DEVICE void stream_fill(struct stream &s, const struct small_args &a, const struct small_shared &sh,
-                        int stage)
+                        uint32_t index)
 {
-    if (s.n_steps > 0) {
+    const int step = S::WHOLE ? (int)index : s.step, unit = S::WHOLE ? 0 : s.unit;
+    if (step < sh.share->n_tiles) {
         const int bytes = a.unit_bytes, stride = SMALL_WARPS * 4 * bytes; /* to the next unit */
-        const bool two = S::STAGE_UNITS == 2 && s.unit + 1 < s.n_units;
+        const uint8_t *from = sh.steps[step].units + (warp_id() + unit * SMALL_WARPS) * 4 * bytes;
+        const int stage = (int)(index % S::STAGES);
+        const bool two = S::STAGE_UNITS == 2 && unit + 1 < s.n_units;
         unsigned char *to = stream_stage<S>(sh.ring, stage);
         if (BULK) {
             uint64_t *bar = sh.bars + warp_id() * S::STAGES + stage;
             if (lane_id() == 0) {
                 mbar_arrive_expect(bar, two ? 2 * bytes : bytes);
-                bulk_copy(to, s.next, bytes, bar);
+                bulk_copy(to, from, bytes, bar);
                 if (two)
-                    bulk_copy(to + S::SLOT, s.next + stride, bytes, bar);
+                    bulk_copy(to + S::SLOT, from + stride, bytes, bar);
             }
         } else {
-            unit_copy(to, s.next, bytes);
+            unit_copy<S>(to, from, bytes);
             if (two)
-                unit_copy(to + S::SLOT, s.next + stride, bytes);
+                unit_copy<S>(to + S::SLOT, from + stride, bytes);
         }
         s.unit += S::STAGE_UNITS;
-        s.next += S::STAGE_UNITS * stride;
         if (s.unit >= s.n_units) {
             s.unit = 0;
             s.step++;
-            if (--s.n_steps > 0)
-                s.next = stream_start(a, sh.steps + s.step);
         }
     }
     if (!BULK)
@@ -92,7 +91,7 @@ template <class S, bool BULK>
 DEVICE void stream_done(struct stream &s, const struct small_args &a, const struct small_shared &sh)
 {
     warp_sync();
-    stream_fill<S, BULK>(s, a, sh, (int)(s.count % S::STAGES));
+    stream_fill<S, BULK>(s, a, sh, s.count + S::STAGES);
     s.count++;
 }
 
@@ -123,10 +122,11 @@ DEVICE void unit_read(unit_codes<BITS, ZERO, FINE> &c, const struct small_args &
 #pragma unroll
     for (int i = 0; i < C::GROUPS; i++) {
         const int group = part * C::GROUPS + i;
-        c.scale[i] = *(const uint32_t *)(own + (FINE ? a.scale_at[group] : AT));
+        const int at = AT + group / 2 * 32 + (group + 1) / 2 * (FINE ? a.odd_group : 0);
+        c.scale[i] = *(const uint32_t *)(own + at);
         c.zero[i] = 0;
         if (ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION)
-            c.zero[i] = *(const uint32_t *)(own + (FINE ? a.zero_at[group] : AT + 32));
+            c.zero[i] = *(const uint32_t *)(own + at + (FINE ? 64 + 2 * a.odd_group : 32));
     }
 }
 /* The A fragment of k16 tile `tile`; z of its group, `zero` where zeros are fractions. */
@@ -255,11 +255,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     const int own_units = (share.k_to - share.k_from - warp + SMALL_WARPS - 1) / SMALL_WARPS;
     struct stream stream;
     stream.n_units = own_units > 0 ? own_units : 0;
-    stream.n_steps = own_units > 0 ? share.n_tiles : 0;
-    stream.unit = 0;
+    stream.step = stream.unit = 0;
     stream.count = 0;
-    stream.step = 0;
-    stream.next = NULL;
     if (thread < share.n_tiles) {
         sh.steps[thread] = item_step(a, (share.tile_from + thread) >> pair, thread & pair);
         sh.steps[thread].units += (size_t)share.k_from * 4 * (size_t)a.unit_bytes;
@@ -271,10 +268,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
         mbar_init_fence();
     }
     block_sync();
-    if (stream.n_steps > 0)
-        stream.next = stream_start(a, sh.steps);
 #pragma unroll 1
-    for (int i = 0; i < S::STAGES; i++)
+    for (uint32_t i = 0; i < S::STAGES && own_units > 0; i++) /* or it never waits */
         stream_fill<S, BULK>(stream, a, sh, i);
     if (ZERO == ZERO_TABLE)
         table_pairs(sh.pairs, a.table, thread, SMALL_THREADS);
@@ -291,13 +286,15 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
                                   (share.k_from + warp) * F64_UNIT_COLS, stream.n_units);
     block_sync(); /* the staging area becomes sums */
 
-    /* Tiles. With splits two more rounds, for the tickets of the last. */
-    const int n_steps = sh.share->n_tiles, rounds = n_steps + (a.splits > 1 ? 2 : 0);
+    /* Tiles. With splits two more rounds, for the tickets of the last. How many there are is read
+     * again and again: shared memory has room, the registers are full of x. */
 #pragma unroll 1
-    for (int step = 0; step < rounds; step++) {
+    for (int step = 0; step < sh.share->n_tiles + (a.splits > 1 ? 2 : 0); step++) {
         float *sums = sh.sums + (step & 1) * (SMALL_WARPS * S::OUTS);
-        if (step < n_steps) {
+        if (step < sh.share->n_tiles) {
             float acc[TILES][4];
+            if (S::WHOLE)
+                stream.count = (uint32_t)step; /* as it is: a register less */
             tile_multiply<BITS, ZERO, TILES, FINE, BULK>(acc, x, stream, a, sh);
 #pragma unroll
             for (int t = 0; t < TILES; t++)
@@ -306,6 +303,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
                              f32_bits(acc[t][3]) });
         }
         block_sync();
+        const int n_steps = sh.share->n_tiles;
         /* Output: of this tile's item, or of the one whose ticket two tiles ago was the last. */
         const int done = a.splits == 1 ? step : step - 2;
         const bool ends =

@@ -175,7 +175,8 @@ DEVICE uint4 normed_chunk(const struct small_args &a, const struct token &t, uin
                   f16_pair(x[6], x[7]) };
 }
 /* Fragments of this warp's units, PIECES of 8 inputs at a time through `stage`, this warp's
- * [TOKENS] [PIECES][8] halves; pieces of a row are swapped by row % 8 against bank conflicts. */
+ * [TOKENS] [PIECES][8] halves; pieces of a row are swapped by row % 8 against bank conflicts. What
+ * is x of units from n_units on stays unset: nobody multiplies it. */
 template <int TILES, int PIECES>
 DEVICE void inputs_load(uint32_t (&x)[4 / TILES][8][TILES][2], const struct small_args &a,
                         const struct token *tokens, unsigned char *stage, int first_k, int n_units)
@@ -183,13 +184,6 @@ DEVICE void inputs_load(uint32_t (&x)[4 / TILES][8][TILES][2], const struct smal
     constexpr int UNIT_PIECES = F64_UNIT_COLS / 8, PASSES = 4 / TILES * UNIT_PIECES / PIECES;
     constexpr int ROWS = 32 / PIECES; /* at once */
     const int lane = lane_id(), piece = lane % PIECES;
-#pragma unroll
-    for (int u = 0; u < 4 / TILES; u++)
-#pragma unroll
-        for (int tile = 0; tile < 8; tile++)
-#pragma unroll
-            for (int t = 0; t < TILES; t++)
-                x[u][tile][t][0] = x[u][tile][t][1] = 0;
 #pragma unroll
     for (int pass = 0; pass < PASSES; pass++) {
         if (pass * PIECES / UNIT_PIECES < n_units) {

@@ -55,25 +55,26 @@ DEVICE float rotated_neighbour(const struct qkv_out &qkv, const struct place &pl
     const struct rotation r = rotation_of(place.position, qkv.inv_freq[d / 2], qkv.rope_scale);
     return (d & 1) != 0 ? rotated_high(other, v, r) : rotated_low(v, other, r);
 }
-/* Both of a pair of outputs of [q | k | v]. Whole warps. */
+/* Both of a pair of outputs of [q | k | v], one after the other: the registers are full of x. Whole
+ * warps. */
 DEVICE void qkv_item(const struct small_args &a, const struct place &place,
                      const struct step *steps, int row, int token, float v, float w)
 {
     const struct qkv_out &qkv = a.qkv;
     const int head = steps[0].col >> 16;
-    const int d0 = (steps[0].col & 0xffff) + row, d1 = (steps[1].col & 0xffff) + row;
-    float low = rotated_neighbour(qkv, place, head, d0, v);
-    float high = rotated_neighbour(qkv, place, head, d1, w);
     if (steps[0].rotated) {
-        const struct rotation r = rotation_of(place.position, qkv.inv_freq[d0], qkv.rope_scale);
-        low = rotated_low(v, w, r);
-        high = rotated_high(v, w, r);
+        const int d = (steps[0].col & 0xffff) + row;
+        const struct rotation r = rotation_of(place.position, qkv.inv_freq[d], qkv.rope_scale);
+        const float low = rotated_low(v, w, r);
+        w = rotated_high(v, w, r);
+        v = low;
     }
-    if (place.position < 0)
-        low = high = 0.0f;
-    if (token < a.rows) {
-        qkv_put(qkv, place, token, head, d0, low);
-        qkv_put(qkv, place, token, head, d1, high);
+#pragma unroll 1
+    for (int i = 0; i < 2; i++) {
+        const int d = (steps[i].col & 0xffff) + row;
+        const float y = rotated_neighbour(qkv, place, head, d, i == 0 ? v : w);
+        if (token < a.rows)
+            qkv_put(qkv, place, token, head, d, place.position < 0 ? 0.0f : y);
     }
 }
 /* Output i of an item: v of its first tile, w of its second (or v of its only one). Whole warps. */
@@ -120,6 +121,7 @@ DEVICE float *partial_at(const struct small_args &a, int split, int tile, int ou
 DEVICE float partial_sum(const struct small_args &a, int tile, int outs, int i)
 {
     float v = 0.0f;
+#pragma unroll 1
     for (int from = 0; from < a.splits; from += 4) { /* four loads on their way at once */
         float part[4];
 #pragma unroll

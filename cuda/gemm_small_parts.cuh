@@ -22,15 +22,22 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_shap
     enum {
         UNITS = 4 / TILES, /* of 128 inputs, a warp's: 64 registers of x whatever the tokens */
         STAGE_UNITS = BITS == 4 && !FINE && UNITS >= 2 ? 2 : 1,
+        WHOLE = UNITS == STAGE_UNITS, /* a stage is all of a warp's inputs of a tile */
         CODE_BYTES = F64_UNIT_ROWS * F64_UNIT_COLS * BITS / 8,
-        STAGES =
-            (BULK ? SMALL_RING_BULK : SMALL_RING_ASYNC) / (SMALL_WARPS * STAGE_UNITS * CODE_BYTES),
+        ZEROS = ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION,
+        /* int4 with the scales and zeros of groups of 32 takes a quarter more of the ring. Less of
+         * the rest, so that two blocks still have the 228 KB of sm_90. */
+        TIGHT = BULK && BITS == 4 && FINE && ZEROS,
+        STAGES = (BULK ? SMALL_RING_BULK : SMALL_RING_ASYNC) /
+                 (SMALL_WARPS * STAGE_UNITS * CODE_BYTES * (TIGHT && TILES == 4 ? 2 : 1)),
         /* Room for a unit in the ring: of groups of 32 if FINE. What is copied may be less. */
-        SLOT =
-            CODE_BYTES + (FINE ? 128 : 32) * (ZERO == ZERO_WHOLE || ZERO == ZERO_FRACTION ? 2 : 1),
+        SLOT = CODE_BYTES + (FINE ? 128 : 32) * (ZEROS ? 2 : 1),
         LATE = FINE, /* fill a stage after its products: no registers for all of its codes */
         TOKENS = 8 * TILES,
-        PIECES = BULK ? 32 / TILES : 8, /* of 8 inputs, of 8 * TILES rows, through shared memory */
+        /* of 8 inputs, of 8 * TILES rows, through shared memory at once */
+        PIECES = !BULK                ? 8
+                 : TIGHT && TILES < 4 ? 16 / TILES
+                                      : 32 / TILES,
         STAGING = TOKENS * PIECES * 16,
         OUTS = 128 * TILES, /* of a tile */
     };
@@ -43,7 +50,7 @@ struct small_args {
     int32_t n_parts, n_in, rows;
     int32_t blocks; /* of 128 inputs */
     int32_t unit_bytes;
-    int32_t scale_at[4], zero_at[4]; /* in a unit: of its inputs 0.., 32.., 64.., 96.. */
+    int32_t odd_group; /* FINE: from scales of inputs 0.. to those of 32..: 32; groups of 64: 0 */
     uint16_t table[16];
     const uint16_t *x;
     int64_t x_stride;
@@ -108,6 +115,7 @@ template <int BITS, int ZERO, int TILES, bool FINE, bool BULK> struct small_layo
         SHARE = FIRSTS + S::OUTS * 4,
         BYTES = SHARE + 32,
     };
+    static_assert(2 * (BYTES + 1024) <= (BULK ? 228 : 164) * 1024, "two blocks an SM");
     static_assert(SUMS % 16 == 0 && TOKENS % 16 == 0 && BARS % 8 == 0, "aligned");
 };
 template <class L> DEVICE struct small_shared small_shared_of(unsigned char *base)

@@ -44,13 +44,19 @@ SYMMETRIC, WHOLE, FRACTION, TABLE = range(4)
 
 
 def small_shared(t, _):
-    """gemm_small_parts.cuh, small_shape: the ring, the sums of a tile twice, and tables of 8 KB."""
+    """gemm_small_parts.cuh, small_shape and small_layout: the ring; sums of a tile twice, or rows on their
+    way to registers; tables of steps, rows, barriers and pairs; an item's first sums."""
     bits, zero, tiles, fine, bulk = t
+    zeros = zero in (WHOLE, FRACTION)
     stage_units = 2 if bits == 4 and not fine and 4 // tiles >= 2 else 1
     code_bytes = 16 * 128 * bits // 8
-    slot = code_bytes + (128 if fine else 32) * (2 if zero in (WHOLE, FRACTION) else 1)
-    stages = (65536 if bulk else 32768) // (8 * stage_units * code_bytes)
-    return 8 * stages * stage_units * slot + 2 * 8 * 128 * tiles * 4 + (8 << 10)
+    slot = code_bytes + (128 if fine else 32) * (2 if zeros else 1)
+    tight = bulk and bits == 4 and fine and zeros
+    stages = (65536 if bulk else 32768) // (8 * stage_units * code_bytes) // (2 if tight and tiles == 4 else 1)
+    pieces = 8 if not bulk else 16 // tiles if tight and tiles < 4 else 32 // tiles
+    sums = 8 * max(8 * tiles * pieces * 16, 2 * 128 * tiles * 4)
+    tables = 128 * 32 + 8 * tiles * (16 + 8) + 8 * stages * 8 + 256 * 4 + 16 + 128 * tiles * 4 + 32
+    return 8 * stages * stage_units * slot + sums + tables
 
 
 def small_loop(t):
@@ -58,7 +64,8 @@ def small_loop(t):
     # Tables go through shared memory: bounded by its reads, and no target of kernels.md is theirs.
     if zero == TABLE:
         return None
-    return weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
+    loop = weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
+    return loop._replace(slack=SLACK)
 
 
 def tile_shared(unit, tokens, steps, extra, fixed, blocks):
