@@ -67,8 +67,9 @@ template <int M, int N> DEVICE struct mma_lane mma_lane_of(const struct tile_arg
 template <int M, int N> struct mma_fragments {
     uint32_t b[2][(N + 1) / 2][4]; /* tokens n, n + 8: b0, b1 each; 8 tokens: tile 0, tile 1 */
     uint4 w[2][M];
-    uint32_t scales[M], zeros[M]; /* rows g, g + 8 of this group */
+    uint32_t scales[M]; /* rows g, g + 8 of this group */
     uint32_t next_scales[M], next_zeros[M];
+    uint32_t zero_low[M], zero_high[M]; /* struct zeros4 or zeros8; fractions: the pair in low */
 };
 /* x of k16 tile `step` of this stage. */
 template <int M, int N>
@@ -110,19 +111,28 @@ DEVICE void mma_load_group(struct mma_fragments<M, N> &f, const struct tile_args
             f.next_zeros[m] = *(const uint32_t *)(from + m * a.unit_bytes + a.zero_at);
     }
 }
-template <int M, int N> DEVICE void mma_begin_group(struct mma_fragments<M, N> &f)
+template <int BITS, enum codes CODES, int M, int N>
+DEVICE void mma_begin_group(struct mma_fragments<M, N> &f)
 {
 #pragma unroll
     for (int m = 0; m < M; m++) {
         f.scales[m] = f.next_scales[m];
-        f.zeros[m] = f.next_zeros[m];
+        if (CODES == CODES_ZEROS && BITS == 4) {
+            const struct zeros4 z = zeros4_of(f.next_zeros[m]);
+            f.zero_low[m] = z.low, f.zero_high[m] = z.high;
+        } else if (CODES == CODES_ZEROS) {
+            const struct zeros8 z = zeros8_of(f.next_zeros[m]);
+            f.zero_low[m] = z.low, f.zero_high[m] = z.high;
+        } else if (CODES == CODES_FRACTIONS) {
+            f.zero_low[m] = f.next_zeros[m];
+        }
     }
 }
 
 /* The A fragment of k16 tile `step` from its atom. */
 template <int BITS, enum codes CODES>
-DEVICE void mma_weights(uint32_t (&r)[4], const uint4 &w, int step, uint32_t zeros,
-                        const uint32_t *pairs)
+DEVICE void mma_weights(uint32_t (&r)[4], const uint4 &w, int step, uint32_t zero_low,
+                        uint32_t zero_high, const uint32_t *pairs)
 {
     if (BITS == 4) {
         const int t = step % 4;
@@ -131,17 +141,17 @@ DEVICE void mma_weights(uint32_t (&r)[4], const uint4 &w, int step, uint32_t zer
             dequant_table(r, word, pairs);
         else
             dequant4(r, word,
-                     CODES == CODES_ZEROS       ? zeros4_of(zeros)
+                     CODES == CODES_ZEROS       ? zeros4{ zero_low, zero_high }
                      : CODES == CODES_FRACTIONS ? zeros4_none()
                                                 : zeros4_symmetric());
     } else {
         dequant8(r, step % 2 == 0 ? w.x : w.z, step % 2 == 0 ? w.y : w.w,
-                 CODES == CODES_ZEROS       ? zeros8_of(zeros)
+                 CODES == CODES_ZEROS       ? zeros8{ zero_low, zero_high }
                  : CODES == CODES_FRACTIONS ? zeros8_none()
                                             : zeros8_symmetric());
     }
     if (CODES == CODES_FRACTIONS)
-        subtract_zeros(r, zeros);
+        subtract_zeros(r, zero_low);
 }
 template <int BITS, enum codes CODES, int M, int N>
 DEVICE void mma_multiply(float (&group)[M * N][4], const struct mma_fragments<M, N> &f, int step,
@@ -151,7 +161,7 @@ DEVICE void mma_multiply(float (&group)[M * N][4], const struct mma_fragments<M,
 #pragma unroll
     for (int m = 0; m < M; m++) {
         uint32_t r[4];
-        mma_weights<BITS, CODES>(r, f.w[atom][m], step, f.zeros[m], pairs);
+        mma_weights<BITS, CODES>(r, f.w[atom][m], step, f.zero_low[m], f.zero_high[m], pairs);
 #pragma unroll
         for (int n = 0; n < N; n++) {
             const int at = N > 1 ? n % 2 * 2 : step % 2 * 2;
@@ -241,7 +251,7 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
 #pragma unroll
         for (int step = 0; step < MMA_STEPS; step++) {
             if (WHOLE ? step == 0 : step % 2 == 0)
-                mma_begin_group(f);
+                mma_begin_group<BITS, CODES>(f);
             if (step + 1 < MMA_STEPS) {
                 load(step + 1);
             } else if (left > 1) {

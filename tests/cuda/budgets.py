@@ -10,13 +10,10 @@ it (sm_80, 90); on smaller chips (sm_86, 89, 120) one block must fit. No row: th
 from collections import namedtuple
 
 # Issue slots a warp may spend on one A tile of 16 x 16 weights (8 a lane), matrix instructions apart.
-# alu, fma: the arithmetic of dequantization and scales; a quarter of it more, on whatever pipe, for loads
-# and bookkeeping.
-# slack: kernels.md's 1.25 where its targets are, symmetric weights in groups of 128; other kinds (small
-# groups, zero points, fractions) do their setup more often than this arithmetic knows and get more than
-# twice the budget: a bound against accidents.
+# alu, fma: the arithmetic of dequantization and scales; a quarter of it more (slack), on whatever pipe, for
+# loads and bookkeeping. other: what comes with the tokens, counted exactly.
 Loop = namedtuple("Loop", "bits alu fma rows slack other")
-SLACK, SLACK_OTHER = 1.25, 2.25
+SLACK = 1.25
 
 # kernels.md 3: int4 5 + 4 a 8 weights; int8 4 + 4 a 4 weights.
 ALU = {4: 5, 8: 8}
@@ -36,8 +33,7 @@ def weights_loop(bits, token_tiles, tiles_of_group=8, zeros=False, fraction=Fals
     setup = (SCALE_SETUP + (ZERO_SETUP if zeros else 0)) / tiles_of_group
     alu = ALU[bits] + setup / 2 + (0 if scaled_weights else 2 * products)
     fma = FMA[bits] + setup / 2 + (4 if scaled_weights else 4 * products) + (4 if fraction else 0)
-    plain = tiles_of_group == 8 and not zeros and not fraction
-    return Loop(bits, alu, fma, 8 * token_tiles, SLACK if plain else SLACK_OTHER, 0)
+    return Loop(bits, alu, fma, 8 * token_tiles, SLACK, 0)
 
 
 SYMMETRIC, WHOLE, FRACTION, TABLE = range(4)
@@ -95,14 +91,30 @@ def mma_loop(t):
     if codes == TABLE:
         return None
     loop = weights_loop(bits, n, 8 if whole else 2, codes != SYMMETRIC, codes == FRACTION)
-    # B fragments: an ldmatrix brings two k16 x 8 tokens, for M tiles of weights; the way of the ring.
-    return loop._replace(fma=loop.fma + n / 2 / m + 2)
+    # The first product of a whole group adds to nothing: no sums that start at zero.
+    alu = loop.alu - (2 * n / 8 if whole else 0)
+    # B fragments: an ldmatrix brings two k16 x 8 tokens, for M tiles of weights.
+    return loop._replace(alu=alu, other=n / 2 / m)
 
 
 def s8_shared(t, most):
     bits, codes, whole, m, n = t
     unit = unit_of(bits, 1 if whole else 4, codes != SYMMETRIC)
     return tile_shared(unit, 8 * m * n, 4, 32 if codes != SYMMETRIC else 4, 0, 2 if whole or m == 1 else 1)(most)
+
+
+def s8_loop(t):
+    """Integer products, whole groups (smaller ones fold behind branches, between the products): codes made
+    signed, 5 ALU int4, 2 int8; folds, 12 FMA-pipe a product and group. Zeros: 4 FMA a product more, and
+    the sum of a token, about 24 slots for M tiles of weights."""
+    bits, zeros, whole, m, n = t
+    if not whole:
+        return None
+    alu = (5 if bits == 4 else 2) + (SCALE_SETUP + (ZERO_SETUP if zeros else 0)) / 2 / 8
+    fma = (12 + (4 if zeros else 0)) * n / 8 + (SCALE_SETUP + (ZERO_SETUP if zeros else 0)) / 2 / 8
+    fma += 24 / 8 / m if zeros else 0
+    # An ldmatrix brings 32 inputs of 16 tokens; scales of 2 N tokens are read, their zeros' sums handed round.
+    return Loop(bits, alu, fma, 8 * n, SLACK, (n / 4 + 2 * n / 8 * (2 if zeros else 1)) / m)
 
 
 WG_SYMMETRIC, WG_ZEROS, WG_TABLE = range(3)
@@ -114,6 +126,9 @@ def wgmma_loop(t):
         return None
     zeros = codes == WG_ZEROS
     loop = weights_loop(bits, tokens / 8, 2 if fine else 8, zeros, zeros, scaled_weights=bool(fine) or tokens > 64)
+    if fine:
+        # Where a group's scales are depends on its size, known at run time: six slots a group of two tiles.
+        loop = loop._replace(alu=loop.alu + 3)
     # Descriptors are made in uniform registers, a product and a stage at a time, and products are
     # fenced and waited for: six issue slots a tile, of 16 and more that its tensor time leaves.
     return loop._replace(other=6)
@@ -138,6 +153,13 @@ def attend_wgmma_shared(t, _):
     return 128 * 2 * t[0] + 4 * (128 if t[0] <= 128 else 64) * 2 * t[0] + 128
 
 
+def rows_tile_shared(t, _):
+    """gemm_rows.cu: stages of 32 inputs of x (fp16) and of the weights (t[0] == 2: fp32); outputs of a tile
+    t[2], 128 with 128 rows or 32 with 64."""
+    rows, outs = (128, 128) if t[2] == 128 else (64, 32)
+    return 3 * (80 * rows + 160 * outs) if t[0] == 2 else 4 * 80 * (rows + outs)
+
+
 def fixed(n):
     return lambda t, most: n
 
@@ -149,13 +171,13 @@ KERNELS = {
                       "shown": lambda t: t[1] == SYMMETRIC and t[2] and t[3] * t[4] == 8},
     "gemm_tiles": {"shared": lambda t, most: most, "loop": wgmma_loop,
                    "shown": lambda t: t[1] == WG_SYMMETRIC and not t[2]},
-    "gemm_s8_tile": {"shared": s8_shared},  # the integer path's 3 ALU a tile are far below any limit
+    "gemm_s8_tile": {"shared": s8_shared, "loop": s8_loop, "shown": lambda t: False},
     "attend_decode_kernel": {"shared": decode_shared},
     "attend_prefill_kernel": {"shared": prefill_shared},
     "attend_wgmma_kernel": {"shared": attend_wgmma_shared},
     "dense_epilogue": {"shared": fixed(0)},
     "rows_small": {"shared": lambda t, most: 8 * t[1] * 32 * 4 * 4},
-    "rows_tile": {"shared": lambda t, most: most // 2 - 1024 if t[0] != 2 else most},
+    "rows_tile": {"shared": rows_tile_shared},
     "rows_kernel": {"shared": fixed(0)},
     "embed_f64": {"shared": fixed(0)},
     "kv_store_kernel": {"shared": fixed(16 << 10)},   # 8 heads of 256 floats, angles of one
