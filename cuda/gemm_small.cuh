@@ -203,6 +203,11 @@ DEVICE struct share share_of(const struct small_args &a)
     s.n_tiles = (int)(items * (block + 1) / n) * a.item_tiles - s.tile_from;
     return s;
 }
+/* This warp's units of a tile. */
+DEVICE int units_of(const struct share &share)
+{
+    return (share.k_to - share.k_from - warp_id() + SMALL_WARPS - 1) / SMALL_WARPS;
+}
 /* This warp's units of one tile: the sums over their inputs. */
 template <int BITS, int ZERO, int TILES, bool FINE, bool BULK>
 DEVICE void tile_multiply(float (&acc)[TILES][4], const uint32_t (&x)[4 / TILES][8][TILES][2],
@@ -252,9 +257,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     const int pair = a.item_tiles - 1; /* 1: an item is two tiles */
 
     /* Tiles, barriers and the first weights. */
-    const int own_units = (share.k_to - share.k_from - warp + SMALL_WARPS - 1) / SMALL_WARPS;
     struct stream stream;
-    stream.n_units = own_units > 0 ? own_units : 0;
+    stream.n_units = units_of(share);
     stream.step = stream.unit = 0;
     stream.count = 0;
     if (thread < share.n_tiles) {
@@ -269,7 +273,7 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
     }
     block_sync();
 #pragma unroll 1
-    for (uint32_t i = 0; i < S::STAGES && own_units > 0; i++) /* or it never waits */
+    for (uint32_t i = 0; i < S::STAGES && stream.n_units > 0; i++) /* or it never waits */
         stream_fill<S, BULK>(stream, a, sh, i);
     if (ZERO == ZERO_TABLE)
         table_pairs(sh.pairs, a.table, thread, SMALL_THREADS);
@@ -293,6 +297,8 @@ DEVICE void small_block(const struct small_args &a, unsigned char *memory)
         float *sums = sh.sums + (step & 1) * (SMALL_WARPS * S::OUTS);
         if (step < sh.share->n_tiles) {
             float acc[TILES][4];
+            if (!BULK) /* a lane's addresses of cp.async leave no register for it */
+                stream.n_units = units_of(*sh.share);
             if (S::WHOLE)
                 stream.count = (uint32_t)step; /* as it is: a register less */
             tile_multiply<BITS, ZERO, TILES, FINE, BULK>(acc, x, stream, a, sh);
