@@ -60,8 +60,7 @@ def small_loop(t):
     # Tables go through shared memory: bounded by its reads, and no target of kernels.md is theirs.
     if zero == TABLE:
         return None
-    loop = weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
-    return loop._replace(slack=SLACK)
+    return weights_loop(bits, tiles, 2 if fine else 8, zero != SYMMETRIC, zero == FRACTION)
 
 
 def tile_shared(unit, tokens, steps, extra, fixed, blocks):
