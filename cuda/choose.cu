@@ -1,4 +1,5 @@
-/* choose.cu - which kernel multiplies: one table by rows, for what the device has.
+/* choose.cu - which kernel multiplies: what was measured for this matrix (measure.cu), or one table
+ * by rows, for what the device has.
  *
  * A row of the table says "from this many token rows on, try this kernel first"; a kernel that does
  * not take the op (fits) leaves it to the next. gemm_mma takes everything. --invariant uses
@@ -25,7 +26,7 @@ static const struct choice others[] = {
     { 0, GEMM_MMA },
 };
 
-static bool takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct gemm_op *op)
+bool choose_takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct gemm_op *op)
 {
     switch (kernel) {
     case GEMM_SMALL:
@@ -44,21 +45,29 @@ static bool takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct
 
 bool choose_takes_qkv(const struct cuda *cuda, const struct gemm_op *op)
 {
-    return takes(cuda, GEMM_SMALL, op);
+    return choose_takes(cuda, GEMM_SMALL, op);
+}
+
+enum gemm_kernel choose_by_rule(const struct cuda *cuda, const struct gemm_op *op)
+{
+    if (op->rows >= cuda->options.dense_rows && choose_takes(cuda, GEMM_DENSE, op))
+        return GEMM_DENSE;
+    const struct choice *row = cuda->info.wgmma ? hopper : others;
+    for (;; row++)
+        if (op->rows >= row->rows_from && choose_takes(cuda, row->kernel, op))
+            return row->kernel;
+        else
+            CHECK(row->rows_from > 0); /* gemm_mma takes everything */
 }
 
 enum gemm_kernel choose_gemm(const struct cuda *cuda, const struct gemm_op *op)
 {
     if (cuda->options.invariant)
         return GEMM_MMA;
-    if (cuda->options.int8 && op->rows > GEMM_SMALL_ROWS && takes(cuda, GEMM_S8, op))
+    if (cuda->options.int8 && op->rows > GEMM_SMALL_ROWS && choose_takes(cuda, GEMM_S8, op))
         return GEMM_S8;
-    if (op->rows >= cuda->options.dense_rows && takes(cuda, GEMM_DENSE, op))
-        return GEMM_DENSE;
-    const struct choice *row = cuda->info.wgmma ? hopper : others;
-    for (;; row++)
-        if (op->rows >= row->rows_from && takes(cuda, row->kernel, op))
-            return row->kernel;
-        else
-            CHECK(row->rows_from > 0); /* gemm_mma takes everything */
+    const enum gemm_kernel measured = measured_kernel(cuda, op);
+    if (measured != GEMM_KERNELS && choose_takes(cuda, measured, op))
+        return measured;
+    return choose_by_rule(cuda, op);
 }

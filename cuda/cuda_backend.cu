@@ -264,6 +264,8 @@ static void cuda_close(struct backend *be)
         (void)cudaStreamSynchronize(cuda->stream);
     graphs_release(cuda);
     dense_close(cuda->dense);
+    free(cuda->kernels_file);
+    free(cuda->measured);
     sampling_release(cuda);
     cudaFree(cuda->staging);
     free(cuda->step.rows_alone);
@@ -323,6 +325,7 @@ static const struct backend_ops *cuda_ops(void)
     ops.upload = cuda_upload;
     ops.download = cuda_download;
     ops.pack = cuda_pack;
+    ops.tune = cuda_tune;
     ops.embed = cuda_embed;
     ops.linear = cuda_linear;
     ops.attend = cuda_attend;
@@ -346,6 +349,11 @@ bool cuda_backend_open(struct backend **out, const struct cuda_options *options,
     if (cuda == NULL)
         return err_set(err, ERR_MEMORY, "no memory for a backend");
     cuda->options = *options;
+    cuda->options.kernels = NULL;
+    if (options->kernels != NULL && (cuda->kernels_file = strdup(options->kernels)) == NULL) {
+        free(cuda);
+        return err_set(err, ERR_MEMORY, "no memory for a backend");
+    }
     if (options->dense_rows == 0)
         cuda->options.dense_rows = DENSE_ROWS;
     cuda->graphs_off = options->no_graphs;

@@ -13,6 +13,11 @@ struct cuda_options {
     bool int8;          /* activations quantized to int8 at run time where rows >= 33 (K4) */
     int32_t dense_rows; /* rows of a step from which cuBLASLt multiplies; 0: 2048 (choose.cu) */
     bool no_graphs;     /* every step eagerly: debugging, compute-sanitizer */
+    /* File of measured kernel times (measure.cu): what it lacks is measured when a model is opened,
+     * and added. Empty: measured, kept nowhere. NULL: kernels by rule (choose.cu). Copied. */
+    const char *kernels;
+    /* Of the program: what another one measured is measured again. Static. */
+    const char *version;
 };
 /* ERR_DEVICE: no driver, a driver older than this build needs, no such device, a GPU older than
  * sm_80; the text says which, what was wanted and what was found. */

@@ -84,8 +84,7 @@ static bool same_kind(const struct f64_kind *a, const struct f64_kind *b)
     return a->bits == b->bits && a->group == b->group && a->zeros == b->zeros &&
            a->fractions == b->fractions && a->table == b->table;
 }
-/* Parts [from, to) as one matrix; false when they do not agree. */
-static bool matrix_of(const struct weight *w, int32_t from, int32_t to, struct f64_matrix *out)
+bool cuda_matrix(const struct weight *w, int32_t from, int32_t to, struct f64_matrix *out)
 {
     memset(out, 0, sizeof *out);
     for (int32_t i = from; i < to; i++) {
@@ -136,14 +135,12 @@ static bool prepare_input(struct cuda *cuda, enum gemm_kernel kernel, struct gem
     return run(cuda, PATH_PREPARE, status, name);
 }
 
-/* op: w, rows, x (bf16), norm, out or qkv. */
-static bool gemm(struct cuda *cuda, struct gemm_op *op, const char *name)
+bool cuda_gemm(struct cuda *cuda, struct gemm_op *op, enum gemm_kernel kernel, const char *name)
 {
     op->partial = cuda->partial;
     op->partial_bytes = cuda->partial_bytes;
     op->tickets = cuda->tickets;
     op->splits = cuda->options.invariant ? 1 : 0;
-    const enum gemm_kernel kernel = choose_gemm(cuda, op);
     if (!prepare_input(cuda, kernel, op, name))
         return false;
     const struct launch launch = launch_of(cuda);
@@ -160,6 +157,11 @@ static bool gemm(struct cuda *cuda, struct gemm_op *op, const char *name)
     default:
         return run(cuda, PATH_GEMM_MMA, gemm_mma(&launch, op), name);
     }
+}
+
+static bool gemm(struct cuda *cuda, struct gemm_op *op, const char *name)
+{
+    return cuda_gemm(cuda, op, choose_gemm(cuda, op), name);
 }
 
 static struct gemm_out product_out(const struct cuda *cuda, int32_t col, int32_t n_cols)
@@ -236,7 +238,7 @@ static bool parts_product(struct cuda *cuda, const struct linear_op *op, int32_t
     for (int32_t i = 0; i < w->n_parts; i++) {
         struct gemm_op g;
         memset(&g, 0, sizeof g);
-        if (matrix_of(w, i, i + 1, &g.w)) {
+        if (cuda_matrix(w, i, i + 1, &g.w)) {
             g.rows = rows;
             g.x = op->x.data;
             g.x_stride = op->x.row_stride;
@@ -300,7 +302,7 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
     struct gemm_op g;
     struct qkv_out qkv;
     memset(&g, 0, sizeof g);
-    if (op->post != NULL || !matrix_of(op->w, 0, op->w->n_parts, &g.w))
+    if (op->post != NULL || !cuda_matrix(op->w, 0, op->w->n_parts, &g.w))
         return false;
     if (op->epilogue == EPILOGUE_GATE && op->w->n_parts != 2)
         return false;
@@ -388,7 +390,7 @@ void cuda_embed(struct backend *be, const struct embed_op *op)
     struct f64_matrix matrix;
     struct embed_in in;
     memset(&in, 0, sizeof in);
-    if (matrix_of(op->table, 0, 1, &matrix)) {
+    if (cuda_matrix(op->table, 0, 1, &matrix)) {
         in.w = &matrix;
     } else {
         CHECK(part->shape.layout == LAYOUT_ROWS);
@@ -480,7 +482,7 @@ void cuda_logits(struct backend *be, const struct logits_op *op)
     out.soft_cap = op->soft_cap;
     struct gemm_op g;
     memset(&g, 0, sizeof g);
-    if (matrix_of(head, 0, 1, &g.w)) {
+    if (cuda_matrix(head, 0, 1, &g.w)) {
         g.rows = n;
         g.x = x;
         g.x_stride = stride;

@@ -160,6 +160,7 @@ DEVICE void slice_sums(const struct row &row, int32_t rank, int32_t size, struct
         for (int32_t at = r.from; at < r.to; at += 32 * STEP) {
             float v[STEP];
             load_logits(v, r, at);
+#pragma unroll
             for (int u = 0; u < STEP; u++)
                 sum = add_f64(sum, live_weight(r, cut, min_p, at + 32 * u + lane_id(), v[u]));
         }

@@ -160,6 +160,7 @@ DEVICE uint32_t warp_prefix(uint32_t v)
 /* Ids at, at + 32, .. of this lane; -infinity behind the warp's. */
 DEVICE void load_logits(float (&v)[STEP], const struct row &r, int32_t at)
 {
+#pragma unroll
     for (int u = 0; u < STEP; u++) {
         const int32_t id = at + 32 * u + lane_id();
         v[u] = id < r.to ? r.x[id] : -INFINITY;
@@ -173,6 +174,7 @@ DEVICE struct ranked row_greatest(struct memory *m, const struct row &r)
     for (int32_t at = r.from; at < r.to; at += 32 * STEP) {
         float v[STEP];
         load_logits(v, r, at);
+#pragma unroll
         for (int u = 0; u < STEP; u++) {
             const uint32_t key = key_of(v[u]);
             const bool better = key > best.key;
@@ -251,6 +253,7 @@ DEVICE void histogram(struct memory *m, const struct row &r, struct cut cut, con
     for (int32_t at = r.from; at < r.to; at += 32 * STEP) {
         float v[STEP];
         load_logits(v, r, at);
+#pragma unroll
         for (int u = 0; u < STEP; u++) {
             const uint32_t key = key_of(v[u]);
             const int32_t bin = key != 0u ? bin_of(r, g, v[u], key) : -1;
@@ -321,6 +324,7 @@ DEVICE struct tally measure(struct memory *m, const struct row &r, struct cut cu
     for (int32_t at = r.from; at < r.to; at += 32 * STEP) {
         float v[STEP];
         load_logits(v, r, at);
+#pragma unroll
         for (int u = 0; u < STEP; u++) {
             const uint32_t key = key_of(v[u]);
             const int32_t id = at + 32 * u + lane_id();

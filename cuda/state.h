@@ -59,6 +59,7 @@ struct recording {
     const void *kv; /* memory of its first group */
     cudaGraphExec_t exec;
 };
+struct measured; /* measure.cu */
 struct cuda {
     struct backend backend; /* first: a backend is a cuda */
     struct cuda_options options;
@@ -84,9 +85,10 @@ struct cuda {
     uint32_t *tickets;
     float *attend_partial;
     uint32_t *attend_tickets;
-    struct dense *dense; /* opened when first wanted */
-    bool dense_refused;
-    uint8_t *staging; /* canonical blocks on their way into F64; given back by prepare */
+    struct dense *dense;       /* opened when first wanted */
+    char *kernels_file;        /* options.kernels, owned */
+    struct measured *measured; /* kernel times; NULL: none */
+    uint8_t *staging;          /* canonical blocks on their way into F64; given back by prepare */
     size_t staging_bytes;
     /* sampling */
     struct sampler *sampler; /* host form */
@@ -138,7 +140,18 @@ bool cuda_replay(struct backend *be, const struct batch *batch, const struct kv_
 bool cuda_record(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
 void cuda_record_end(struct backend *be);
 void graphs_release(struct cuda *cuda);
-/* choose.cu: the kernel for this product; prints itself with cuda_choice_table. */
+/* ops.cu: parts [from, to) of a weight as one matrix; false when they do not agree. */
+bool cuda_matrix(const struct weight *w, int32_t from, int32_t to, struct f64_matrix *out);
+/* ops.cu: op (w, rows, x in bf16, norm, out or qkv) by this kernel, its input prepared for it. */
+bool cuda_gemm(struct cuda *cuda, struct gemm_op *op, enum gemm_kernel kernel, const char *name);
+/* choose.cu: the kernel for this product: as measured, else by rule. */
 enum gemm_kernel choose_gemm(const struct cuda *cuda, const struct gemm_op *op);
+enum gemm_kernel choose_by_rule(const struct cuda *cuda, const struct gemm_op *op);
+bool choose_takes(const struct cuda *cuda, enum gemm_kernel kernel, const struct gemm_op *op);
+/* measure.cu: seam, tune. */
+void cuda_tune(struct backend *be, const struct weight *const *weights, int32_t n_weights);
+/* measure.cu: the kernel that was quickest for this matrix and these rows; GEMM_KERNELS: not
+ * measured. */
+enum gemm_kernel measured_kernel(const struct cuda *cuda, const struct gemm_op *op);
 /* Whether gemm_small takes this q/k/v product with rotation and pages in its epilogue. */
 bool choose_takes_qkv(const struct cuda *cuda, const struct gemm_op *op);

@@ -3,6 +3,11 @@
 #include "host/base/log.h"
 #ifdef NIBBLE_CUDA
 #include "cuda/cuda_backend.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #endif
 
 static bool open_cpu(struct backend **be, const struct options *options, int32_t activations,
@@ -20,16 +25,45 @@ static bool open_cpu(struct backend **be, const struct options *options, int32_t
 }
 
 #ifdef NIBBLE_CUDA
+/* The user's cache, made where it is missing: "" when there is none. One file a device. */
+static const char *cache_file(int32_t device, char *path, size_t size)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n;
+    if (cache != NULL && cache[0] == '/')
+        n = snprintf(path, size, "%s", cache);
+    else if (home != NULL && home[0] == '/')
+        n = snprintf(path, size, "%s/.cache", home);
+    else
+        return "";
+    if (n < 0 || (size_t)n + 40 > size)
+        return "";
+    (void)mkdir(path, 0700);
+    snprintf(path + n, size - (size_t)n, "/nibble");
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return "";
+    snprintf(path + n, size - (size_t)n, "/nibble/kernels-%d.txt", (int)device);
+    return path;
+}
+
 static bool open_cuda(struct backend **be, const struct options *options, int32_t activations,
                       struct err *err)
 {
     if (activations == ACTIVATIONS_EXACT)
         return err_set(err, ERR_UNSUPPORTED,
                        "--activations exact: fp32 activations are for --device cpu");
+    char path[1024];
+    const char *kernels = options->kernels;
+    if (strcmp(kernels, "auto") == 0)
+        kernels = cache_file(options->device.index, path, sizeof path);
+    else if (strcmp(kernels, "rule") == 0)
+        kernels = NULL;
     const struct cuda_options cuda = { .device = options->device.index,
                                        .invariant = options->invariant,
                                        .int8 = activations == ACTIVATIONS_INT8,
-                                       .no_graphs = !options->graphs };
+                                       .no_graphs = !options->graphs,
+                                       .kernels = kernels,
+                                       .version = NIBBLE_VERSION };
     return cuda_backend_open(be, &cuda, err);
 }
 #endif

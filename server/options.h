@@ -57,6 +57,7 @@ struct options {
     int32_t isa; /* enum cpu_isa */
     int32_t threads;
     bool graphs, invariant; /* CUDA */
+    const char *kernels;    /* CUDA: auto, rule, or the file of kernel times */
     struct option_memory memory;
 
     int32_t weights, base_weights; /* enum weights_mode */

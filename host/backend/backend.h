@@ -158,6 +158,10 @@ struct backend_ops {
      * from the first n_rows of `block`, on the device. NULL: layout_pack_block, then upload. */
     void (*pack)(struct backend *be, const struct layout_shape *shape, const struct matrix *block,
                  int32_t n_rows, int32_t row_from, void *to);
+    /* Once, between prepare and the first op, with the matrices that `linear` and `logits` will
+     * see: time to find out which kernel is quickest for each. NULL: nothing to find out. */
+    void (*tune)(struct backend *be, const struct weight *const *weights, int32_t n_weights);
+
     void (*embed)(struct backend *be, const struct embed_op *op);
     void (*linear)(struct backend *be, const struct linear_op *op);
     void (*attend)(struct backend *be, const struct attend_op *op);

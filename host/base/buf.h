@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include "host/base/err.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct buf {
     char *bytes; /* owned; NULL until the first byte; use buf_text for a C string */
     size_t length, capacity, limit;
@@ -26,3 +30,7 @@ void buf_put_json_string(struct buf *buf, const char *bytes, size_t length);
 /* Append the shortest decimal that reads back as this double (integers without a fraction);
  * not finite: null. */
 void buf_put_json_number(struct buf *buf, double number);
+
+#ifdef __cplusplus
+}
+#endif

@@ -6,6 +6,10 @@
 #include <stdint.h>
 #include "host/base/err.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct file_map {
     const uint8_t
         *bytes; /* read-only mapping, or memory that somebody else owns (file_map_memory) */
@@ -23,3 +27,7 @@ void file_map_drop(const struct file_map *map, const void *from, size_t bytes);
 MUST_USE bool file_read(const char *path, size_t size_max, char **bytes, size_t *size,
                         struct err *err);
 bool file_exists(const char *path);
+
+#ifdef __cplusplus
+}
+#endif

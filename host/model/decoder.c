@@ -12,8 +12,10 @@
  *
  * Scratch is reserved once; nothing is allocated here while serving. Called by one thread at a
  * time. Families differ in fields of struct config, not in this list. */
-#include <stdatomic.h>
 #include "host/model/state.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 
 bool model_reserve_scratch(struct model *model, struct err *err)
 {
@@ -60,6 +62,28 @@ bool model_reserve_scratch(struct model *model, struct err *err)
     for (int32_t g = 0; g < c->n_kv_groups; g++)
         limits.windows[g] = c->windows[g];
     return be->ops->prepare(be, &limits, err);
+}
+
+bool model_tune(struct model *model, struct err *err)
+{
+    const struct model_state *s = model->state;
+    enum { EACH = 4 };
+    const int32_t n = model->config.n_layers * EACH + 1;
+    if (model->be->ops->tune == NULL)
+        return true;
+    const struct weight **weights = calloc((size_t)n, sizeof(const struct weight *));
+    if (weights == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for a list of %d matrices", n);
+    for (int32_t l = 0; l < model->config.n_layers; l++) {
+        const struct layer *layer = &s->layers[l];
+        const struct weight *const of_layer[EACH] = { &layer->qkv, &layer->o, &layer->gate_up,
+                                                      &layer->down };
+        memcpy(weights + (size_t)l * EACH, of_layer, sizeof of_layer);
+    }
+    weights[n - 1] = &s->head;
+    model->be->ops->tune(model->be, weights, n);
+    free(weights);
+    return true;
 }
 
 /* What every linear layer of a step has in common. */

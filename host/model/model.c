@@ -91,7 +91,7 @@ bool model_open(struct model *model, const struct hf_folder *folder, const char 
     }
     if (!model_read_texts(model, folder, err) ||
         !model_load(model, folder != NULL ? &folder->tensors : NULL, options, err) ||
-        !model_reserve_scratch(model, err))
+        !model_reserve_scratch(model, err) || !model_tune(model, err))
         goto fail;
     return true;
 fail:

@@ -25,6 +25,8 @@ MUST_USE bool model_load(struct model *model, const struct tensor_dir *tensors,
                          const struct model_options *options, struct err *err);
 /* decoder.c: scratch for model_forward, once. */
 MUST_USE bool model_reserve_scratch(struct model *model, struct err *err);
+/* decoder.c: shows the backend all matrices, once; ERR_MEMORY. */
+MUST_USE bool model_tune(struct model *model, struct err *err);
 /* texts.c: eos, bos, sampling defaults, tokenizer, template. */
 MUST_USE bool model_read_texts(struct model *model, const struct hf_folder *folder,
                                struct err *err);

@@ -10,6 +10,8 @@
 
 #include <math.h>
 #include "cuda/cuda_backend.h"
+#include "host/base/buf.h"
+#include "host/base/file.h"
 #include "host/base/rng.h"
 
 enum { TOKENS = 40, CTX = 96, MANY = 20, EACH = 12, PAGES_EACH = 2 };
@@ -311,6 +313,151 @@ static void long_prompt(void **state)
     model_run_close(&runs[0]);
 }
 
+/* ---- kernels as measured
+ * -------------------------------------------------------------------------
+ */
+
+#define TIMES "cuda_model_kernels.txt"
+
+/* malloc'ed */
+static char *times_file(void)
+{
+    struct err err;
+    char *bytes;
+    size_t size;
+    assert_ok(file_read(TIMES, 1 << 20, &bytes, &size, &err), &err);
+    return bytes;
+}
+static void times_file_is(const char *text)
+{
+    FILE *file = fopen(TIMES, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0 && fclose(file) == 0);
+}
+/* The logits of one prompt with the kernels of that file; how often each path ran. */
+static void run_measured(int64_t counts[64])
+{
+    struct err err;
+    struct model_run gpu;
+    const struct model_setup setup = { .weights = WEIGHTS_INT4,
+                                       .group = 32,
+                                       .n_threads = 2,
+                                       .ctx = CTX,
+                                       .rows = 64,
+                                       .pages = true,
+                                       .open_backend = open_cuda };
+    int32_t tokens[TOKENS];
+    cuda_options = (struct cuda_options){ .kernels = TIMES, .version = "test" };
+    assert_ok(model_run_open(&gpu, MODELS "llama_tied_rope_llama3", NULL, &setup, &err), &err);
+    for (int32_t i = 0; cuda_backend_paths()[i] != NULL; i++)
+        assert_int_equal(cuda_backend_counts(gpu.be)[i], 0); /* measuring does not count */
+    draw_tokens(tokens, TOKENS, gpu.model.vocab, 3);
+    const size_t size = (size_t)TOKENS * (size_t)gpu.model.vocab;
+    float *logits = malloc(size * sizeof *logits);
+    assert_non_null(logits);
+    model_run_logits(&gpu, tokens, TOKENS, 64, logits, NULL, NULL);
+    for (size_t i = 0; i < size; i++)
+        assert_true(isfinite(logits[i]));
+    free(logits);
+    memset(counts, 0, 64 * sizeof *counts);
+    for (int32_t i = 0; cuda_backend_paths()[i] != NULL; i++)
+        counts[i] = cuda_backend_counts(gpu.be)[i];
+    close_cuda(&gpu);
+}
+static int64_t count_of(const int64_t counts[64], const char *path)
+{
+    for (int32_t i = 0; cuda_backend_paths()[i] != NULL; i++)
+        if (strcmp(cuda_backend_paths()[i], path) == 0)
+            return counts[i];
+    fail_msg("no path %s", path);
+    return 0;
+}
+/* The times of every line as if `quick` had taken 1 us and all others 1,000. */
+static char *times_with(const char *table, const char *quick)
+{
+    struct buf out;
+    buf_init(&out, 1 << 20);
+    char *copy = strdup(table), *rest = NULL;
+    assert_non_null(copy);
+    int32_t number = 0;
+    for (char *line = strtok_r(copy, "\n", &rest); line != NULL;
+         line = strtok_r(NULL, "\n", &rest)) {
+        number++;
+        char *words = NULL;
+        int32_t word = 0;
+        if (number <= 2) {
+            buf_printf(&out, "%s\n", line);
+            continue;
+        }
+        const char *name = "";
+        for (char *at = strtok_r(line, " ", &words); at != NULL; at = strtok_r(NULL, " ", &words)) {
+            word++;
+            if (word > 8 && word % 2 == 0)
+                buf_puts(&out, strcmp(name, quick) == 0 ? " 1.00" : " 1000.00");
+            else
+                buf_printf(&out, word > 1 ? " %s" : "%s", at);
+            name = at;
+        }
+        buf_putc(&out, '\n');
+    }
+    free(copy);
+    assert_false(out.failed);
+    char *text = strdup(buf_text(&out));
+    buf_clear(&out);
+    assert_non_null(text);
+    return text;
+}
+
+static void kernels_as_measured(void **state)
+{
+    (void)state;
+    int64_t counts[64];
+    (void)remove(TIMES);
+    run_measured(counts); /* measures, and leaves the table */
+    char *table = times_file();
+    assert_non_null(strstr(table, "nibble kernels 1\n"));
+    assert_non_null(strstr(table, " wgmma "));
+    run_measured(counts); /* finds it: the same file to the letter */
+    char *again = times_file();
+    assert_string_equal(again, table);
+    free(again);
+
+    static const struct {
+        const char *kernel, *path, *other;
+    } quick[] = { { "mma", "gemm_mma", "gemm_wgmma" }, { "wgmma", "gemm_wgmma", "gemm_mma" } };
+    for (size_t i = 0; i < sizeof quick / sizeof *quick; i++) {
+        char *text = times_with(table, quick[i].kernel);
+        times_file_is(text);
+        run_measured(counts);
+        /* All but the head's, which is too wide here to be measured. */
+        if (count_of(counts, quick[i].path) < 6 || count_of(counts, quick[i].other) > 1)
+            fail_msg("%s is quickest in the table: %s ran %lld times, %s %lld", quick[i].kernel,
+                     quick[i].path, (long long)count_of(counts, quick[i].path), quick[i].other,
+                     (long long)count_of(counts, quick[i].other));
+        free(text);
+    }
+    /* What is not such a table, or another machine's, is measured again and replaced. */
+    const char *const line = strchr(strchr(table, '\n') + 1, '\n') + 1;
+    char *bad[5];
+    assert_true(asprintf(&bad[0], "%s", "") >= 0);
+    assert_true(asprintf(&bad[1], "nibble kernels 1\nanother machine\n%s", line) >= 0);
+    assert_true(asprintf(&bad[2], "%s4 32 0 0 0 1 1 17 mma 5\n", table) >= 0);
+    assert_true(asprintf(&bad[3], "%s4 32 0 0 0 1 1 16 mma 5 mma 6\n", table) >= 0);
+    assert_true(asprintf(&bad[4], "%s4 32 0 0 0 1 1 16 mma nan\n", table) >= 0);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        times_file_is(bad[i]);
+        run_measured(counts);
+        char *now = times_file();
+        assert_true(strncmp(now, table, (size_t)(line - table)) == 0);
+        assert_null(strstr(now, " 1 1 "));
+        assert_non_null(strstr(now, " wgmma "));
+        free(now);
+        free(bad[i]);
+    }
+    free(table);
+    (void)remove(TIMES);
+}
+
 /* ---- sampling through the seam
  * -------------------------------------------------------------------
  */
@@ -399,9 +546,9 @@ static void every_path_was_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_are_the_cpus),  cmocka_unit_test(many_sequences),
-        cmocka_unit_test(tokens_are_the_cpus),  cmocka_unit_test(long_prompt),
-        cmocka_unit_test(every_path_was_taken),
+        cmocka_unit_test(logits_are_the_cpus), cmocka_unit_test(many_sequences),
+        cmocka_unit_test(tokens_are_the_cpus), cmocka_unit_test(long_prompt),
+        cmocka_unit_test(kernels_as_measured), cmocka_unit_test(every_path_was_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
