@@ -275,18 +275,24 @@ def baseline(programs, r):
     return r
 
 
+def race_every():
+    """{test: N}: the race suite runs every N-th case (tests/hostcuda/CMakeLists.txt)."""
+    words = re.search(r"set\(race_every ([^)]*)\)", (ROOT / "tests/hostcuda/CMakeLists.txt").read_text()).group(1).split()
+    return {f"test_{name}": int(n) for name, n in zip(words[::2], words[1::2])}
+
+
 def baselines(programs, jobs):
-    """Usable runs, in the order in which a mutant meets them: samples of a few seconds, samples under
-    ThreadSanitizer (some 10 times slower), then every case."""
+    """Usable runs, in the order in which a mutant meets them: samples of a few seconds, what the race suite
+    runs under ThreadSanitizer, then every case."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         full = list(pool.map(lambda k: baseline(programs, Run(k[0], "plain", k[1], 1)),
                              [(t, a) for t in programs for a in (90, 80)]))
         full = [r for r in full if r.reached]
-        samples = []
+        every, samples = race_every(), []
         for r in full:
-            for mode, each in (("plain", r.seconds / 5), ("tsan", r.seconds * 10 / 20)):
-                if mode == "tsan" or each > 1:
-                    samples.append(Run(r.test, mode, r.arch, max(1, round(each + 0.5))))
+            if r.seconds > 5:
+                samples.append(Run(r.test, "plain", r.arch, round(r.seconds / 5 + 0.5)))
+            samples.append(Run(r.test, "tsan", r.arch, every.get(r.test, 1)))
         samples = list(pool.map(lambda r: baseline(programs, r), samples))
     runs = [r for r in samples + full if r.status == "ok"]
     return sorted(runs, key=lambda r: (r.mode == "tsan", r.seconds) if r in samples else (2, r.seconds))

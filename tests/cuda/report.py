@@ -169,22 +169,6 @@ def check_loop(kernel, budget):
         kernel.wrong.append(f"inner loop: {kernel.loop['others']:.2f} instructions a tile, budget {all_max:.2f}")
 
 
-def known():
-    """What known.txt excuses: "sm_80 name<1,2>" -> reason."""
-    rows = {}
-    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "known.txt"), encoding="utf-8") as text:
-        for line in text:
-            if line.strip() and not line.startswith("#"):
-                name, _, reason = line.strip().partition(": ")
-                assert reason, f"known.txt: {line.strip()}: no reason"
-                rows[name] = reason
-    return rows
-
-
-def name_of(kernel):
-    return f"sm_{kernel.arch} {kernel.name}<{','.join(map(str, kernel.arguments))}>"
-
-
 def check(kernel):
     if not budgets.started(kernel.name, kernel.arguments, kernel.arch):
         kernel.shared = kernel.static_shared
@@ -248,12 +232,7 @@ def main():
     groups = {}
     for kernel in everything:
         groups.setdefault((kernel.name, kernel.arch), []).append(kernel)
-    excused = known()
-    met = {name_of(k) for k in everything if k.wrong and name_of(k) in excused}
-    for name in excused:
-        if name.split()[0][3:] in archs and name not in met:
-            warnings.append(f"tests/cuda/known.txt: {name} is within its budget now: remove the line")
-    failed = [k for k in everything if k.wrong and name_of(k) not in excused]
+    failed = [k for k in everything if k.wrong]
     for (name, _), group in groups.items():
         print(line_of(max(group, key=badness), name, len(group)))
     roofline.show([k for k in everything if k.arch == "90a"])
@@ -261,8 +240,7 @@ def main():
         print(f"FAILED  sm_{kernel.arch} {kernel.name}<{', '.join(map(str, kernel.arguments))}>: {'; '.join(kernel.wrong)}")
     for line in warnings[:12]:
         print(f"FAILED  {line}")
-    print(f"kernels: {len(everything) - len(failed) - len(met)} within budget, {len(met)} known to be over (tests/cuda/known.txt),"
-          f" {len(failed)} failed, {len(warnings)} warnings"
+    print(f"kernels: {len(everything) - len(failed)} within budget, {len(failed)} failed, {len(warnings)} warnings"
           f" (all: build/nvcc/report.txt)")
     return 1 if failed or warnings else 0
 

@@ -2,10 +2,12 @@
  * hold): random rows of every kind under random parameters, tokens equal, for the host's own random
  * number and for numbers put in the middle of the interval of chosen survivors, so that the whole
  * set of what stays is compared, and not just one draw. */
+#include <optional>
 #include <string>
 #include "host/backend/sampler.h"
 #include "host/base/rng.h"
 #include "tests/ops/cuda/harness.cuh"
+#include "tests/ops/cuda/late.cuh"
 
 enum kind {
     WIDE,      /* spread over some units, as models have it */
@@ -206,6 +208,9 @@ run(const struct batch_rows &batch, const std::vector<float> &logits, int vocab,
     scratch.zero();
     struct device_info device = harness.device;
     device.n_sms = n_sms;
+    std::optional<late> x_late;
+    if (device.arch >= 90)
+        x_late.emplace(x);
     struct launch launch = harness.launch;
     launch.device = &device;
     CUDA(sample_rows(&launch, &in));
