@@ -169,7 +169,8 @@ DEVICE void slice_sums(const struct row &row, int32_t rank, int32_t size, struct
             sums[s] = sum;
     }
 }
-/* To shared memory; all of them together. */
+/* To shared memory (m->weights: who writes there next, list_sort, has met barriers); all of them
+ * together. */
 DEVICE double slices_load(struct memory *m, const struct row &r, const double *sums)
 {
     const int32_t n = (r.n + SLICE - 1) / SLICE;
@@ -233,9 +234,7 @@ DEVICE int32_t draw(struct memory *m, const struct row &row, const double *sums,
             m->chosen.id = id;
     }
     block_sync();
-    const int32_t id = m->chosen.id;
-    block_sync();
-    return place.index < 0 ? -1 : id;
+    return place.index < 0 ? -1 : m->chosen.id; /* not written again without a barrier before */
 }
 
 /* ---- changed logits ---------------------------------------------------------------------------
@@ -378,7 +377,6 @@ DEVICE int32_t choose(struct memory *m, const struct device_sample &p, const str
     if (p.top_p < 1.0f) {
         const double total =
             k.has_sums ? slices_load(m, r, t.shared->sums[0]) : total_weight(m, r, cut);
-        block_sync();
         cut = border(m, r, cut, mul_f64((double)p.top_p, total), WEIGHT_UNITS / (float)total);
     }
     if (!k.has_sums || p.top_p < 1.0f) {
@@ -419,10 +417,8 @@ DEVICE void report(struct memory *m, const struct device_sample &p, const struct
     int32_t n_top = 0;
     if (p.n_top >= 0 && token >= 0) {
         double log_sum = k.raw.key != 0u ? (double)r.top : -(double)INFINITY;
-        if (fabs(log_sum) < (double)INFINITY) {
+        if (fabs(log_sum) < (double)INFINITY)
             log_sum = add_f64(log_sum, log(slices_load(m, r, t.shared->sums[1])));
-            block_sync();
-        }
         logprob = (float)add_f64((double)r.x[token], -log_sum);
         if (p.n_top > 0 && k.raw.key != 0u)
             n_top = most_likely(m, r, p.n_top, log_sum, out);
