@@ -175,7 +175,8 @@ def version_of(site, result):
     mine, tests = ROOT / "cuda" / site["file"], ROOT / "tests/ops/cuda"
     caught_by = [tests / f"{result.split()[1]}.cu"] if ":" in result else tests.glob("test_*.cu")
     seen = set()
-    for path in [mine, *(ROOT / "tests/hostcuda").glob("*.*"), *caught_by]:
+    emulator = [p for p in (ROOT / "tests/hostcuda").iterdir() if p.suffix in (".cpp", ".h")]
+    for path in [mine, *emulator, *caught_by]:
         included(path, seen)
     for path in (ROOT / "cuda").glob("*.cu"): # a header is judged by the kernels it is part of
         kernel = set()
