@@ -101,7 +101,7 @@ const struct option OPTIONS[] = {
     { "invariant", 0, OPTION_FLAG, MODEL, AT(invariant), NULL, NULL,
       "CUDA: a row's bits do not depend on what runs beside it", 0, 0, NULL, false },
     { "kernels", 0, OPTION_TEXT, MODEL, AT(kernels), "auto|rule|FILE", "auto",
-      "CUDA: matrix kernels as measured at start and kept in FILE (auto: the user's cache), or by rule",
+      "CUDA: kernels as measured, kept in FILE (auto: ~/.cache), or by rule",
       0, 0, NULL, false },
 
     { "host", 0, OPTION_TEXT, SERVE | HEALTH, AT(host), "ADDRESS", "127.0.0.1",
