@@ -419,6 +419,7 @@ def describe():
 
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("NIBBLE_KERNELS", str(OUT / "kernels.txt")) # measured once, and comes back
     folder = tempfile.TemporaryDirectory()
     pack = Path(folder.name)
     with tarfile.open(ROOT / "build/gpu-pack/pack.tar.xz") as archive:
