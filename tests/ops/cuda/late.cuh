@@ -22,12 +22,16 @@ static KERNEL(LATE_THREADS, 1) late_copy(const __grid_constant__ struct late_arg
 /* For one launch: keep it until that launch's output has been read. */
 struct late {
     device_array<unsigned char> copy;
-    template <typename T> explicit late(const device_array<T> &array) : copy(array.n * sizeof(T))
+    template <typename T>
+    explicit late(const device_array<T> &array) : late(array.data(), array.n * sizeof(T))
     {
-        CUDA(cudaMemcpy(copy.data(), array.data(), copy.n, cudaMemcpyDeviceToDevice));
-        CUDA(cudaMemset(array.data(), 0xff, copy.n));
+    }
+    late(void *memory, size_t bytes) : copy(bytes)
+    {
+        CUDA(cudaMemcpy(copy.data(), memory, bytes, cudaMemcpyDeviceToDevice));
+        CUDA(cudaMemset(memory, 0xff, bytes));
         CUDA(cudaStreamSynchronize(NULL));
-        const struct late_args a = { copy.data(), (unsigned char *)array.data(), copy.n };
+        const struct late_args a = { copy.data(), (unsigned char *)memory, bytes };
         CUDA(LAUNCH((late_copy), dim3(4), LATE_THREADS, 0, harness.stream, LAUNCH_PLAIN, a));
         harness.launch.pdl = true;
     }

@@ -2,6 +2,7 @@
  * exact weights and of activations rounded as the kernel rounds them. */
 #include <string>
 #include "tests/ops/cuda/f64_case.cuh"
+#include "tests/ops/cuda/late.cuh"
 #ifdef HOSTCUDA
 #include "tests/hostcuda/hostcuda.h"
 #endif
@@ -206,6 +207,8 @@ static void run_op(const struct problem &p, struct gemm_op op)
     op.partial_bytes = bytes;
     op.tickets = tickets.data();
     EXPECT(gemm_small_fits(&op, &device), "refused");
+    const late x_late((void *)(uintptr_t)op.x,
+                      ((size_t)(op.rows - 1) * (size_t)op.x_stride + (size_t)op.w.n_in) * 2);
     CUDA(gemm_small(&launch, &op));
     for (uint32_t t : tickets.read())
         EXPECT(t == 0, "a ticket is left at %u", t);
