@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Does a long prompt stall running streams? 8 clients stream; a prompt of the full context comes in.
 
-The figure: 99th percentile of the streams' token gaps while the prompt is computed, over the median
-gap of a quiet run just before, at the same tokens of the streams; limit 3. One thread reads all sockets, so that the client adds little
-of its own; events that arrive in one read are one gap. Median of --rounds rounds. The quiet run's own
-99th percentile is printed beside it: it tells how much of the tail is the machine's.
+The figure: 99th percentile of the streams' token gaps while the prompt is computed, over the median gap
+of a quiet run just before, at the same tokens of the streams; limit 3. One thread reads all sockets, so
+that the client adds little of its own; events that arrive in one read are one gap. Median of --rounds
+rounds. The quiet run's own 99th percentile is printed beside it: it tells how much of the tail is the
+machine's.
 Usage: tests/bench/bench_stall.py [--rounds 5] [MODEL [serve options...]]
 """
 import argparse
