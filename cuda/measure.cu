@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "cuda/state.h"
 #include "host/base/buf.h"
@@ -210,6 +211,15 @@ static void print_shape(const struct shape *shape, struct buf *out)
         buf_putc(out, '\n');
     }
 }
+/* The folders of `path`, where they are missing; what cannot be made, fopen names. */
+static void make_folders(char *path)
+{
+    for (char *at = path + 1; (at = strchr(at, '/')) != NULL; at++) {
+        *at = 0;
+        (void)mkdir(path, 0700);
+        *at = '/';
+    }
+}
 /* Whole or not at all: readers of other processes see the old file or the new one. */
 static void write_file(const struct cuda *cuda, const char *path, const struct measured *m)
 {
@@ -221,7 +231,10 @@ static void write_file(const struct cuda *cuda, const char *path, const struct m
     for (int32_t i = 0; i < m->n_shapes; i++)
         print_shape(&m->shapes[i], &out);
     const int length = snprintf(beside, sizeof beside, "%s.%d", path, (int)getpid());
-    FILE *file = length < (int)sizeof beside && !out.failed ? fopen(beside, "we") : NULL;
+    const bool fits = length > 0 && length < (int)sizeof beside && !out.failed;
+    if (fits)
+        make_folders(beside);
+    FILE *file = fits ? fopen(beside, "we") : NULL;
     bool good = file != NULL && fwrite(out.bytes, 1, out.length, file) == out.length;
     good = file != NULL && fclose(file) == 0 && good && rename(beside, path) == 0;
     if (!good) {

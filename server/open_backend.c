@@ -3,11 +3,9 @@
 #include "host/base/log.h"
 #ifdef NIBBLE_CUDA
 #include "cuda/cuda_backend.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #endif
 
 static bool open_cpu(struct backend **be, const struct options *options, int32_t activations,
@@ -25,25 +23,16 @@ static bool open_cpu(struct backend **be, const struct options *options, int32_t
 }
 
 #ifdef NIBBLE_CUDA
-/* The user's cache, made where it is missing: "" when there is none. One file a device. */
+/* In the user's cache, one file a device; "" when there is no such place. */
 static const char *cache_file(int32_t device, char *path, size_t size)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n;
-    if (cache != NULL && cache[0] == '/')
-        n = snprintf(path, size, "%s", cache);
-    else if (home != NULL && home[0] == '/')
-        n = snprintf(path, size, "%s/.cache", home);
-    else
+    const bool of_cache = cache != NULL && cache[0] == '/';
+    if (!of_cache && (home == NULL || home[0] != '/'))
         return "";
-    if (n < 0 || (size_t)n + 40 > size)
-        return "";
-    (void)mkdir(path, 0700);
-    snprintf(path + n, size - (size_t)n, "/nibble");
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return "";
-    snprintf(path + n, size - (size_t)n, "/nibble/kernels-%d.txt", (int)device);
-    return path;
+    const int n = snprintf(path, size, "%s%s/nibble/kernels-%d.txt", of_cache ? cache : home,
+                           of_cache ? "" : "/.cache", (int)device);
+    return n > 0 && (size_t)n < size ? path : "";
 }
 
 static bool open_cuda(struct backend **be, const struct options *options, int32_t activations,
