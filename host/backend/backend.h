@@ -51,6 +51,15 @@ struct weight {
     struct weight_part parts[WEIGHT_PARTS_MAX];
 };
 
+/* The experts of a layer: matrices of one shape, whose parts have the same layout, bits and group.
+ * Where ops do not read host memory, data, bias and order of a part lie a constant distance apart
+ * from one expert to the next. */
+struct experts {
+    const char *name; /* "layers.3.experts.down" */
+    int32_t n;
+    const struct weight *each; /* [n] */
+};
+
 enum norm_kind { NORM_RMS, NORM_LAYER };
 struct norm {
     enum norm_kind kind;
@@ -79,7 +88,9 @@ struct kv_store {
 };
 
 enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_GATE };
-enum gate { GATE_SILU, GATE_GELU, GATE_GELU_TANH, GATE_RELU2 };
+/* SWIGLU_CLAMPED (gpt-oss; experts alone): g = min(gate, limit), u = up within +-limit;
+ * g / (1 + e^(-1.702 g)) * (u + 1) */
+enum gate { GATE_SILU, GATE_GELU, GATE_GELU_TANH, GATE_RELU2, GATE_SWIGLU_CLAMPED };
 
 /* ---- ops --------------------------------------------------------------------------------------
  */
@@ -103,6 +114,35 @@ struct linear_op {
     enum epilogue epilogue; /* GATE: act(first half) * second half, gate rows before up rows */
     enum gate gate;
     float scale; /* 1 for none */
+};
+/* The n_chosen experts of each row with the greatest logits, in descending order, equal ones in
+ * ascending order of their index; and what their outputs are weighted with:
+ *   SOFTMAX         softmax over all logits
+ *   SOFTMAX_CHOSEN  softmax over the chosen ones (= that over all, divided by the sum of the
+ * chosen) SIGMOID         1 / (1 + e^-logit) */
+enum route { ROUTE_SOFTMAX, ROUTE_SOFTMAX_CHOSEN, ROUTE_SIGMOID };
+struct route_op {
+    struct view logits; /* F32 [n_rows][experts] */
+    int32_t *ids;       /* [n_rows][n_chosen], backend memory */
+    float *weights;     /* [n_rows][n_chosen], backend memory */
+    int32_t n_chosen;
+    enum route kind;
+};
+/* Slot s of row r goes through expert e = ids[r][s]; slot rows are r * n_chosen + s.
+ *   GATE: y[slot row] = gate(W_e . pre(x[r]) + bias_e)                x [n_rows], y [slot rows]
+ *   ADD:  y[r] += scale * sum over s, ascending, of weights[r][s] * (W_e . x[slot row] + bias_e)
+ *                                                                     x [slot rows], y [n_rows] */
+struct linear_experts_op {
+    struct view y, x;
+    const struct experts *w;
+    const struct norm *pre; /* GATE: NULL or a norm of x */
+    const int32_t *ids;     /* as route left them */
+    const float *weights;   /* ADD */
+    int32_t n_chosen;
+    enum epilogue epilogue; /* GATE or ADD */
+    enum gate gate;
+    float gate_limit; /* GATE_SWIGLU_CLAMPED */
+    float scale;      /* ADD; 1 for none */
 };
 /* y = softmax(q . K^T * scale) . V over each row's own sequence, causal, inside the window. */
 struct attend_op {
@@ -142,6 +182,8 @@ struct backend_limits {
     int32_t vocab;
     int32_t n_heads, n_kv_heads, head_dim, ctx;
     int32_t windows[KV_GROUPS_MAX]; /* as kv_group.window */
+    /* Experts of a layer, those of a row, the widest of their products; 0: none. */
+    int32_t n_experts, n_chosen, expert_cols;
 };
 
 struct backend;
@@ -165,6 +207,9 @@ struct backend_ops {
     void (*embed)(struct backend *be, const struct embed_op *op);
     void (*linear)(struct backend *be, const struct linear_op *op);
     void (*attend)(struct backend *be, const struct attend_op *op);
+    /* NULL where experts cannot be multiplied. */
+    void (*route)(struct backend *be, const struct route_op *op);
+    void (*linear_experts)(struct backend *be, const struct linear_experts_op *op);
     void (*logits)(struct backend *be, const struct logits_op *op);
     void (*sample)(struct backend *be, const struct sample_op *op);
     /* One step of many kernels as one launch. NULL where there is nothing to gain. `replay`: the

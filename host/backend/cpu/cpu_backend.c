@@ -15,6 +15,7 @@
 #include "host/base/half.h"
 #include "host/base/pool.h"
 #include "host/backend/cpu/attend.h"
+#include "host/backend/cpu/experts.h"
 #include "host/backend/cpu/isa.h"
 #include "host/backend/cpu/linear.h"
 #include "host/backend/cpu/ops.h"
@@ -57,10 +58,11 @@ struct cpu {
     struct backend_limits limits;
     struct linear_scratch *linear;
     struct attend_scratch *attend;
-    struct sampler **samplers; /* [n_threads] */
-    float *normed;             /* [max(rows_max, logit_rows_max)][cols_max] */
-    float *product;            /* [rows_max][cols_max] */
-    float *heads;              /* [n_threads][head_dim]: one head before it is narrowed */
+    struct experts_scratch *experts; /* NULL: a model without */
+    struct sampler **samplers;       /* [n_threads] */
+    float *normed;                   /* [max(rows_max, logit_rows_max)][cols_max] */
+    float *product;                  /* [rows_max][cols_max] */
+    float *heads;                    /* [n_threads][head_dim]: one head before it is narrowed */
     struct angles angles[ANGLES_KEPT];
     int32_t angles_oldest;
     bool failed;
@@ -157,7 +159,8 @@ static bool cpu_prepare(struct backend *be, const struct backend_limits *limits,
     const int32_t n_threads = pool_threads(cpu->pool);
     const int32_t rows = l->rows_max > l->logit_rows_max ? l->rows_max : l->logit_rows_max;
     if (!linear_scratch_open(&cpu->linear, cpu->isa, n_threads, rows, l->cols_max, err) ||
-        !attend_scratch_open(&cpu->attend, cpu->isa, n_threads, l->head_dim, err))
+        !attend_scratch_open(&cpu->attend, cpu->isa, n_threads, l->head_dim, err) ||
+        (l->n_experts > 0 && !experts_scratch_open(&cpu->experts, l, err)))
         return false;
     linear_scratch_set_amx(cpu->linear, cpu->amx);
     cpu->normed = take_floats(rows, l->cols_max);
@@ -433,6 +436,43 @@ static void cpu_linear(struct backend *be, const struct linear_op *op)
     rows_run(cpu, epilogue_rows, &job, n, op->w->n_out);
 }
 
+/* ---- experts ----------------------------------------------------------------------------------
+ */
+
+static void route_rows(struct cpu *cpu, const void *arg, int32_t part, int32_t from, int32_t to)
+{
+    (void)cpu, (void)part;
+    const struct route_op *op = arg;
+    for (int32_t r = from; r < to; r++)
+        experts_route_row(op->kind, view_row(op->logits, r), op->logits.n_cols, op->n_chosen,
+                          op->ids + (int64_t)r * op->n_chosen,
+                          op->weights + (int64_t)r * op->n_chosen);
+}
+static void cpu_route(struct backend *be, const struct route_op *op)
+{
+    struct cpu *cpu = cpu_of(be);
+    CHECK(cpu->prepared && op->n_chosen >= 1 && op->n_chosen <= op->logits.n_cols);
+    if (!cpu->failed && op->logits.n_rows > 0)
+        rows_run(cpu, route_rows, op, op->logits.n_rows,
+                 (int64_t)op->logits.n_cols * (op->n_chosen + 1));
+}
+static void cpu_linear_experts(struct backend *be, const struct linear_experts_op *op)
+{
+    struct cpu *cpu = cpu_of(be);
+    CHECK(cpu->prepared && cpu->experts);
+    if (cpu->failed || op->x.n_rows == 0)
+        return;
+    struct view x = op->x;
+    if (op->pre) {
+        CHECK(op->epilogue == EPILOGUE_GATE && op->pre->n == x.n_cols);
+        CHECK(x.n_rows <= cpu->limits.rows_max && x.n_cols <= cpu->limits.cols_max);
+        x = view_of(cpu->normed, DTYPE_F32, op->x.n_rows, op->x.n_cols);
+        const struct norm_job job = { op->pre, op->x, x, NULL };
+        rows_run(cpu, norm_rows, &job, x.n_rows, x.n_cols);
+    }
+    experts_run(cpu->pool, cpu->experts, cpu->linear, cpu->kernels, op, x);
+}
+
 /* ---- attend, logits, sample -------------------------------------------------------------------
  */
 
@@ -534,6 +574,7 @@ static void cpu_close(struct backend *be)
     free(cpu->product);
     free(cpu->heads);
     attend_scratch_close(cpu->attend);
+    experts_scratch_close(cpu->experts);
     linear_scratch_close(cpu->linear);
     for (int32_t i = 0; i < cpu->n_blocks; i++)
         (void)munmap(cpu->blocks[i].memory, cpu->blocks[i].bytes);
@@ -550,6 +591,8 @@ static const struct backend_ops cpu_ops = {
     .embed = cpu_embed,
     .linear = cpu_linear,
     .attend = cpu_attend,
+    .route = cpu_route,
+    .linear_experts = cpu_linear_experts,
     .logits = cpu_logits,
     .sample = cpu_sample,
     .finish = cpu_finish,

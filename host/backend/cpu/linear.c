@@ -135,55 +135,94 @@ static bool same_input(const struct weight_part *a, const struct weight_part *b)
 
 struct product {
     struct linear_scratch *s;
-    const struct weight *w;
+    const struct linear_group *groups;
+    int32_t n_groups, n_rows; /* rows of all groups */
+    const int32_t *rows;      /* row i of the product reads x row rows[i]; NULL: row i */
     struct view x, y;
-    const struct weight_part *like; /* the part whose input form is at work */
-    bool now[WEIGHT_PARTS_MAX];     /* parts that share it */
-    struct linear_quantized quantized;
+    int32_t like;                      /* the part whose input form is at work */
+    bool now[WEIGHT_PARTS_MAX];        /* parts that share it */
+    struct linear_quantized quantized; /* of all rows */
 };
+
+static const struct weight_part *like_of(const struct product *p, const struct linear_group *group)
+{
+    return &group->w->parts[p->like];
+}
+/* Its rows in blocks of their own. */
+static struct linear_quantized quantized_of(const struct product *p,
+                                            const struct linear_group *group)
+{
+    struct linear_quantized x = p->quantized;
+    x.q += (int64_t)group->row_from * x.row_bytes;
+    x.scale += (int64_t)group->row_from * x.n_chunks;
+    x.sum += (int64_t)group->row_from * x.n_chunks;
+    x.n_rows = group->n_rows;
+    return x;
+}
+/* Whether fp32 rows are read from s->ordered, or from x itself. */
+static bool is_gathered(const struct product *p, const struct weight_part *part)
+{
+    return part->order != NULL || p->rows != NULL;
+}
 
 static float *ordered_row(const struct linear_scratch *s, int32_t row)
 {
     return s->ordered + (int64_t)row * s->n_in_max;
 }
 
-static void quantize_row(const struct product *p, int32_t row, const float *x)
+static void quantize_row(const struct product *p, const struct linear_group *group, int32_t row,
+                         const float *x)
 {
     const struct linear_scratch *s = p->s;
-    const struct linear_quantized *to = &p->quantized;
+    const struct linear_quantized to = quantized_of(p, group);
     const int32_t block = row / LINEAR_BLOCK_ROWS, in_block = row % LINEAR_BLOCK_ROWS;
-    const int64_t at = linear_block_at(to, block);
-    s->kernels->quantize_row(x, s->lengths, to->n_chunks, linear_block_rows(to, block), in_block,
-                             s->q + (linear_block_q(to, block) - s->q), s->scale + at, s->sum + at);
+    const int64_t at = linear_block_at(&to, block);
+    s->kernels->quantize_row(x, s->lengths, to.n_chunks, linear_block_rows(&to, block), in_block,
+                             s->q + (linear_block_q(&to, block) - s->q),
+                             s->scale + (to.scale - s->scale) + at,
+                             s->sum + (to.sum - s->sum) + at);
 }
 
-/* Rows of x in the order and form that p->like wants, for this thread's share of rows. */
+/* Row i of the product: x in the order and form that its group's part wants. */
+static void prepare_row(const struct product *p, const struct linear_group *group, int32_t i)
+{
+    const struct weight_part *like = like_of(p, group);
+    const int32_t n_in = group->w->n_in;
+    const float *x = view_row(p->x, p->rows != NULL ? p->rows[i] : i);
+    float *out = ordered_row(p->s, i);
+    if (like->order) {
+        for (int32_t k = 0; k < n_in; k++)
+            out[k] = x[like->order[k]];
+        x = out;
+    }
+    if (is_tiled(like))
+        quantize_row(p, group, i - group->row_from, x);
+    else if (x != out)
+        memcpy(out, x, (size_t)n_in * sizeof *out);
+}
+/* This thread's share of the rows of all groups. */
 static void prepare_rows(void *arg, int32_t part, int32_t n_parts)
 {
     const struct product *p = arg;
-    struct linear_scratch *s = p->s;
     int64_t from, to;
-    pool_share(p->x.n_rows, 1, part, n_parts, &from, &to);
-    for (int32_t r = (int32_t)from; r < to; r++) {
-        const float *x = view_row(p->x, r);
-        if (p->like->order) {
-            float *out = ordered_row(s, r);
-            for (int32_t i = 0; i < p->w->n_in; i++)
-                out[i] = x[p->like->order[i]];
-            x = out;
-        }
-        if (is_tiled(p->like))
-            quantize_row(p, r, x);
+    pool_share(p->n_rows, 1, part, n_parts, &from, &to);
+    for (int32_t g = 0; g < p->n_groups; g++) {
+        const struct linear_group *group = &p->groups[g];
+        const int32_t end = group->row_from + group->n_rows;
+        for (int32_t i = group->row_from > from ? group->row_from : (int32_t)from;
+             i < end && i < to; i++)
+            prepare_row(p, group, i);
     }
 }
 
 static void prepare_input(struct product *p, struct pool *pool)
 {
     struct linear_scratch *s = p->s;
-    if (is_tiled(p->like)) {
+    const struct weight_part *like = like_of(p, p->groups);
+    if (is_tiled(like)) {
         struct layout_tiles t;
-        layout_tiles_of(&p->like->shape, &t);
-        CHECK(p->like->shape.group >= LAYOUT_GROUP_MIN || t.n_groups == 1);
+        layout_tiles_of(&like->shape, &t);
+        CHECK(like->shape.group >= LAYOUT_GROUP_MIN || t.n_groups == 1);
         CHECK(t.n_chunks <= s->n_chunks_max && (int64_t)t.n_octs * LAYOUT_OCT <= s->row_bytes_max);
         p->quantized = (struct linear_quantized){ .q = s->q,
                                                   .scale = s->scale,
@@ -191,16 +230,16 @@ static void prepare_input(struct product *p, struct pool *pool)
                                                   .octs = s->octs,
                                                   .row_bytes = t.n_octs * LAYOUT_OCT,
                                                   .n_chunks = t.n_chunks,
-                                                  .n_rows = p->x.n_rows };
+                                                  .n_rows = p->n_rows };
         for (int32_t c = 0; c < t.n_chunks; c++) {
-            const int32_t n = layout_chunk_inputs(&p->like->shape, c);
+            const int32_t n = layout_chunk_inputs(&like->shape, c);
             s->lengths[c] = (uint8_t)n;
             s->octs[c] = (uint8_t)((n + LAYOUT_OCT - 1) / LAYOUT_OCT);
         }
-    } else if (!p->like->order) {
+    } else if (!is_gathered(p, like)) {
         return;
     }
-    if (p->x.n_rows == 1 || (int64_t)p->x.n_rows * p->w->n_in <= ALONE_INPUTS)
+    if (p->n_rows == 1 || (int64_t)p->n_rows * p->groups->w->n_in <= ALONE_INPUTS)
         prepare_rows(p, 0, 1);
     else
         pool_run(pool, prepare_rows, p);
@@ -209,8 +248,9 @@ static void prepare_input(struct product *p, struct pool *pool)
 /* ---- products ---------------------------------------------------------------------------------
  */
 
-static void run_tiles(const struct product *p, const struct weight_part *part, struct view y,
-                      int32_t thread, int32_t n_threads)
+static void run_tiles(const struct product *p, const struct linear_group *group,
+                      const struct weight_part *part, struct view y, int32_t thread,
+                      int32_t n_threads)
 {
     const struct linear_scratch *s = p->s;
     struct linear_tiles job = {
@@ -218,7 +258,7 @@ static void run_tiles(const struct product *p, const struct weight_part *part, s
         .bits = part->shape.layout == LAYOUT_W4_C16 ? 4 : 8,
         .zero = part->shape.symmetric ? 1 << (part->shape.bits - 1) : 0,
         .n_out = part->shape.n_out,
-        .x = p->quantized,
+        .x = quantized_of(p, group),
         .bias = part->bias,
         .y = y.data,
         .y_stride = y.row_stride,
@@ -233,17 +273,21 @@ static void run_tiles(const struct product *p, const struct weight_part *part, s
         s->kernels->tiles(&job);
 }
 
-static void run_rows(const struct product *p, const struct weight_part *part, struct view y,
-                     int32_t thread, int32_t n_threads)
+static void run_rows(const struct product *p, const struct linear_group *group,
+                     const struct weight_part *part, struct view y, int32_t thread,
+                     int32_t n_threads)
 {
     const struct linear_scratch *s = p->s;
+    const bool gathered = is_gathered(p, part);
+    const int64_t x_stride = gathered ? s->n_in_max : p->x.row_stride;
+    const float *x = gathered ? s->ordered : p->x.data;
     struct linear_rows job = {
         .w = part->data,
         .dtype = part->dtype,
         .n_in = part->shape.n_in,
-        .x = part->order ? s->ordered : p->x.data,
-        .x_stride = part->order ? s->n_in_max : p->x.row_stride,
-        .n_rows = p->x.n_rows,
+        .x = x + group->row_from * x_stride,
+        .x_stride = x_stride,
+        .n_rows = group->n_rows,
         .bias = part->bias,
         .y = y.data,
         .y_stride = y.row_stride,
@@ -275,22 +319,24 @@ static void run_rows(const struct product *p, const struct weight_part *part, st
 static void run_parts(void *arg, int32_t thread, int32_t n_threads)
 {
     const struct product *p = arg;
-    struct view y = p->y;
-    for (int32_t i = 0; i < p->w->n_parts; i++) {
-        const struct weight_part *part = &p->w->parts[i];
-        if (p->now[i] && is_tiled(part))
-            run_tiles(p, part, y, thread, n_threads);
-        else if (p->now[i])
-            run_rows(p, part, y, thread, n_threads);
-        y.data = (float *)y.data + part->shape.n_out;
+    for (int32_t g = 0; g < p->n_groups; g++) {
+        const struct linear_group *group = &p->groups[g];
+        struct view y = p->y;
+        y.data = (float *)y.data + group->row_from * y.row_stride;
+        for (int32_t i = 0; i < group->w->n_parts; i++) {
+            const struct weight_part *part = &group->w->parts[i];
+            if (p->now[i] && is_tiled(part))
+                run_tiles(p, group, part, y, thread, n_threads);
+            else if (p->now[i])
+                run_rows(p, group, part, y, thread, n_threads);
+            y.data = (float *)y.data + part->shape.n_out;
+        }
     }
 }
 
-static void check_product(const struct linear_scratch *s, const struct weight *w, struct view x,
-                          struct view y)
+static void check_weight(const struct linear_scratch *s, const struct weight *w, struct view x,
+                         struct view y)
 {
-    CHECK(x.dtype == DTYPE_F32 && y.dtype == DTYPE_F32);
-    CHECK(x.n_rows == y.n_rows && x.n_rows <= s->rows_max);
     CHECK(x.n_cols == w->n_in && w->n_in <= s->n_in_max && y.n_cols == w->n_out);
     CHECK(w->n_parts >= 1 && w->n_parts <= WEIGHT_PARTS_MAX);
     int32_t n_out = 0;
@@ -304,26 +350,57 @@ static void check_product(const struct linear_scratch *s, const struct weight *w
     CHECK(n_out == w->n_out);
 }
 
-void linear_product(struct pool *pool, struct linear_scratch *s, const struct weight *w,
-                    struct view x, struct view y)
+bool linear_same_forms(const struct weight *a, const struct weight *b)
 {
-    check_product(s, w, x, y);
+    bool same = a->n_parts == b->n_parts && a->n_in == b->n_in && a->n_out == b->n_out;
+    for (int32_t i = 0; i < a->n_parts && same; i++) {
+        const struct weight_part *x = &a->parts[i], *y = &b->parts[i];
+        same = x->shape.n_out == y->shape.n_out && is_tiled(x) == is_tiled(y) &&
+               (x->order == NULL) == (y->order == NULL) &&
+               (!is_tiled(x) || layout_chunk_key(&x->shape) == layout_chunk_key(&y->shape));
+        for (int32_t j = 0; j < i && same; j++)
+            same = same_input(x, &a->parts[j]) == same_input(y, &b->parts[j]);
+    }
+    return same;
+}
+
+void linear_product_groups(struct pool *pool, struct linear_scratch *s,
+                           const struct linear_group *groups, int32_t n_groups, struct view x,
+                           const int32_t *rows, struct view y)
+{
+    CHECK(x.dtype == DTYPE_F32 && y.dtype == DTYPE_F32);
     CHECK(pool_threads(pool) == s->n_threads);
-    if (x.n_rows == 0)
+    struct product p = { .s = s, .groups = groups, .rows = rows, .x = x, .y = y };
+    for (int32_t g = 0; g < n_groups; g++) {
+        check_weight(s, groups[g].w, x, y);
+        CHECK(groups[g].row_from == p.n_rows && groups[g].n_rows >= 0);
+        p.n_rows += groups[g].n_rows;
+    }
+    CHECK(p.n_rows <= s->rows_max && p.n_rows <= y.n_rows);
+    if (p.n_rows == 0)
         return;
-    struct product p = { .s = s, .w = w, .x = x, .y = y };
+    p.n_groups = n_groups;
+    const struct weight *w = groups->w;
     bool done[WEIGHT_PARTS_MAX] = { false };
     for (int32_t i = 0; i < w->n_parts; i++) {
         if (done[i])
             continue;
-        p.like = &w->parts[i];
+        p.like = i;
         for (int32_t j = 0; j < w->n_parts; j++) {
-            p.now[j] = !done[j] && same_input(p.like, &w->parts[j]);
+            p.now[j] = !done[j] && same_input(&w->parts[i], &w->parts[j]);
             done[j] = done[j] || p.now[j];
         }
         prepare_input(&p, pool);
         pool_run(pool, run_parts, &p);
     }
+}
+
+void linear_product(struct pool *pool, struct linear_scratch *s, const struct weight *w,
+                    struct view x, struct view y)
+{
+    CHECK(x.n_rows == y.n_rows);
+    const struct linear_group group = { w, 0, x.n_rows };
+    linear_product_groups(pool, s, &group, 1, x, NULL, y);
 }
 
 void linear_weight_row(const struct weight_part *part, int32_t row, float *out)

@@ -34,6 +34,19 @@ void linear_scratch_close(struct linear_scratch *scratch); /* NULL is fine */
 void linear_product(struct pool *pool, struct linear_scratch *scratch, const struct weight *w,
                     struct view x, struct view y);
 
+/* The same with rows dealt out to several weights (experts): rows [row_from, row_from + n_rows) of
+ * y are w times x[rows[i]] (rows NULL: x[i]); groups follow each other from row 0. All weights have
+ * the forms of the first (linear_same_forms). */
+struct linear_group {
+    const struct weight *w;
+    int32_t row_from, n_rows;
+};
+void linear_product_groups(struct pool *pool, struct linear_scratch *scratch,
+                           const struct linear_group *groups, int32_t n_groups, struct view x,
+                           const int32_t *rows, struct view y);
+/* Whether two weights of one shape want their input in the same forms, part by part. */
+bool linear_same_forms(const struct weight *a, const struct weight *b);
+
 /* out[n_in]: row `row` of a part as floats (embedding tables); any layout. order is not applied. */
 void linear_weight_row(const struct weight_part *part, int32_t row, float *out);
 

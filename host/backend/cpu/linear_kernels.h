@@ -28,7 +28,7 @@ enum {
  * before row r             + r * 8 * octs[c]                     padded with zeros to whole octs
  *   scale, sum of (block b, chunk c, row r) at [b * LINEAR_BLOCK_ROWS * n_chunks + c * n + r] */
 struct linear_quantized {
-    const int8_t *q;     /* 64-byte aligned */
+    const int8_t *q;     /* 64-byte aligned; 8 with several groups */
     const float *scale;  /* max|x| / 127; NaN where x is not finite */
     const int32_t *sum;  /* sum of q */
     const uint8_t *octs; /* [n_chunks] octs of each chunk, 1..16 */

@@ -24,6 +24,8 @@ struct ops_kernels {
     /* y[i] = act(gate[i] * scale) * (up[i] * scale) */
     void (*gate)(enum gate kind, const float *gate, const float *up, float *y, int32_t n,
                  float scale);
+    /* GATE_SWIGLU_CLAMPED */
+    void (*gate_clamped)(const float *gate, const float *up, float *y, int32_t n, float limit);
     /* x = cap * tanh(x * scale / cap) */
     void (*soft_cap)(float *x, int32_t n, float scale, float cap);
 };

@@ -46,6 +46,8 @@ SIMD_INLINE struct v16 act16(enum gate kind, struct v16 x)
         return gelu_tanh16(x);
     case GATE_RELU2:
         return relu2_16(x);
+    case GATE_SWIGLU_CLAMPED:
+        break;
     }
     CHECK(!"a known gate");
     return x;
@@ -76,6 +78,33 @@ static void gate_any(enum gate kind, const float *gate, const float *up, float *
         gate_row(GATE_SILU, gate, up, y, n, scale);
     else
         gate_row(kind, gate, up, y, n, scale);
+}
+
+/* g / (1 + e^(-1.702 g)) * (u + 1) of the clamped gate and up; NaN stays NaN: limits come first. */
+SIMD_INLINE struct v16 clamped16(struct v16 gate, struct v16 up, struct v16 limit)
+{
+    const struct v16 alpha = v16_set1(1.702f), one = v16_set1(1.0f), zero = v16_set1(0.0f);
+    const struct v16 low = v16_sub(zero, limit);
+    struct v16 g = v16_if_less(limit, gate, limit, gate);
+    struct v16 u = v16_if_less(limit, up, limit, v16_max(low, up));
+    struct v16 e = v16_exp(v16_mul(v16_abs(g), v16_sub(zero, alpha)));
+    struct v16 sigmoid = v16_div(v16_if_less(g, zero, e, one), v16_add(one, e));
+    return v16_mul(v16_mul(g, sigmoid), v16_add(u, one));
+}
+static void gate_clamped_any(const float *gate, const float *up, float *y, int32_t n, float limit)
+{
+    const struct v16 most = v16_set1(limit);
+    int32_t i = 0;
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        v16_store(y + i, clamped16(v16_load(gate + i), v16_load(up + i), most));
+    if (i < n) {
+        const size_t bytes = (size_t)(n - i) * sizeof *y;
+        float g[SIMD_LANES] = { 0 }, u[SIMD_LANES] = { 0 };
+        memcpy(g, gate + i, bytes);
+        memcpy(u, up + i, bytes);
+        v16_store(g, clamped16(v16_load(g), v16_load(u), most));
+        memcpy(y + i, g, bytes);
+    }
 }
 
 SIMD_INLINE struct v16 cap16(struct v16 x, struct v16 scale, struct v16 cap)
