@@ -7,9 +7,10 @@
  * LAYOUT_ROWS    [n_out][n_in] in the stored dtype, row after row; may be the mapped file itself.
  *                Read by the fp32 kernels.
  *
- * LAYOUT_CODES   the canonical matrix; read by the fp32 kernels (exact arithmetic), 64-byte
- * aligned: codes u8 [n_out][n_in] | pad to 64 | scales f32 [n_out][n_groups] | pad to 64 | zeros
- * f32 [n_out][n_groups], unless symmetric | pad to 64
+ * LAYOUT_CODES   the canonical matrix in any form; read by the fp32 kernels (exact arithmetic).
+ * Five areas, each at a multiple of 64 bytes: codes   u8  [n_out][n_in] scales  f32
+ * [n_out][n_groups] zeros   f32 [n_out][n_groups]   unless symmetric or with mins mins    f32
+ * [n_out][n_groups]   with mins table   f32 [2^bits]            CODE_TABLE
  *
  * LAYOUT_W4_C16, LAYOUT_W8_C16   tiles of 16 output rows for int8 dot products; read by
  *                cpu/linear_*.c. Tile t = rows 16 t .. 16 t + 15, tiles follow each other:
@@ -77,6 +78,9 @@ static void check_shape(const struct layout_shape *shape)
     CHECK(shape->group > 0 && shape->group <= shape->n_in);
     const bool four = shape->layout == LAYOUT_W4_C16 || shape->layout == LAYOUT_W4_F64;
     CHECK(shape->bits >= 1 && shape->bits <= (four ? 4 : 8));
+    CHECK(!shape->symmetric || !shape->mins);
+    CHECK(shape->kind == CODE_INT || shape->symmetric);
+    CHECK(shape->layout == LAYOUT_CODES || (shape->kind == CODE_INT && !shape->mins));
 }
 
 const char *layout_name(enum layout layout)
@@ -149,10 +153,17 @@ static size_t codes_scales_at(const struct layout_shape *shape)
 {
     return pad((size_t)shape->n_out * (size_t)shape->n_in);
 }
-static size_t codes_zeros_at(const struct layout_shape *shape)
+/* Where the second array of [n_out][n_groups] floats begins, zeros or mins: there is one at most.
+ */
+static size_t codes_offsets_at(const struct layout_shape *shape)
 {
     const size_t scales = (size_t)shape->n_out * (size_t)groups_of(shape) * sizeof(float);
     return codes_scales_at(shape) + pad(scales);
+}
+static size_t codes_table_at(const struct layout_shape *shape)
+{
+    const size_t at = codes_offsets_at(shape);
+    return shape->symmetric ? at : at + (at - codes_scales_at(shape));
 }
 
 size_t layout_bytes(const struct layout_shape *shape)
@@ -169,8 +180,8 @@ size_t layout_bytes(const struct layout_shape *shape)
         return f64.bytes;
     }
     CHECK(shape->layout == LAYOUT_CODES);
-    const size_t zeros_at = codes_zeros_at(shape);
-    return shape->symmetric ? zeros_at : zeros_at + (zeros_at - codes_scales_at(shape));
+    const size_t table = shape->kind == CODE_TABLE ? ((size_t)1 << shape->bits) * sizeof(float) : 0;
+    return codes_table_at(shape) + pad(table);
 }
 
 static size_t code_byte_at(const struct layout_shape *shape, const struct layout_tiles *t,
@@ -202,8 +213,10 @@ static void pack_codes(const struct layout_shape *shape, const struct matrix *m,
     memcpy(out + codes_scales_at(shape) + from * n_groups * sizeof(float),
            m->scales + at * n_groups, n * n_groups * sizeof(float));
     if (!m->symmetric)
-        memcpy(out + codes_zeros_at(shape) + from * n_groups * sizeof(float),
-               m->zeros + at * n_groups, n * n_groups * sizeof(float));
+        memcpy(out + codes_offsets_at(shape) + from * n_groups * sizeof(float),
+               (shape->mins ? m->mins : m->zeros) + at * n_groups, n * n_groups * sizeof(float));
+    if (m->kind == CODE_TABLE && row_from == 0) /* once, whoever has the first rows */
+        memcpy(out + codes_table_at(shape), m->table, sizeof(float) << m->bits);
 }
 
 static void pack_tile_row(const struct layout_shape *shape, const struct layout_tiles *t,
@@ -251,7 +264,8 @@ static void pack_rows(const struct layout_shape *shape, const struct matrix *m, 
 {
     check_shape(shape);
     CHECK(shape->n_in == m->n_in && shape->group == m->group && shape->bits == m->bits);
-    CHECK(shape->symmetric == m->symmetric && m->kind == CODE_INT);
+    CHECK(shape->symmetric == m->symmetric && shape->kind == m->kind);
+    CHECK(shape->mins == (m->mins != NULL) && (m->kind == CODE_INT || m->table != NULL));
     CHECK(row_from >= 0 && row_from <= row_to && row_to <= shape->n_out);
     CHECK(row_from % LAYOUT_TILE_ROWS == 0);
     CHECK(row_to % LAYOUT_TILE_ROWS == 0 || row_to == shape->n_out);
@@ -349,15 +363,51 @@ float layout_zero_at(const struct layout_shape *shape, const void *packed, int32
                      int32_t group)
 {
     CHECK(row >= 0 && row < shape->n_out && group >= 0 && group < groups_of(shape));
+    if (shape->mins || shape->kind == CODE_TABLE)
+        return 0;
     if (shape->symmetric)
         return (float)(1 << (shape->bits - 1));
     if (shape->layout == LAYOUT_CODES)
-        return float_in_codes(shape, packed, codes_zeros_at(shape), row, group);
+        return float_in_codes(shape, packed, codes_offsets_at(shape), row, group);
     if (is_f64(shape->layout))
         return layout_f64_zero_at(shape, packed, row, group);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     return half_in_tile(&t, packed, t.zeros_at, row, group);
+}
+
+float layout_min_at(const struct layout_shape *shape, const void *packed, int32_t row,
+                    int32_t group)
+{
+    CHECK(row >= 0 && row < shape->n_out && group >= 0 && group < groups_of(shape));
+    return shape->mins ? float_in_codes(shape, packed, codes_offsets_at(shape), row, group) : 0;
+}
+
+float layout_value_of(const struct layout_shape *shape, const void *packed, uint8_t code)
+{
+    if (shape->kind == CODE_INT)
+        return (float)code;
+    float value;
+    CHECK(code < 1 << shape->bits);
+    memcpy(&value, (const uint8_t *)packed + codes_table_at(shape) + code * sizeof value,
+           sizeof value);
+    return value;
+}
+
+/* scale * (value(code) - zero) - min; at most one of zero and min is not 0. */
+static void row_values(const struct layout_shape *shape, const void *packed, const uint8_t *codes,
+                       int32_t n, float scale, float zero, float min, float *out)
+{
+    if (shape->kind == CODE_TABLE) {
+        for (int32_t i = 0; i < n; i++)
+            out[i] = scale * layout_value_of(shape, packed, codes[i]);
+    } else if (shape->mins) {
+        for (int32_t i = 0; i < n; i++)
+            out[i] = scale * (float)codes[i] - min;
+    } else {
+        for (int32_t i = 0; i < n; i++)
+            out[i] = scale * ((float)codes[i] - zero);
+    }
 }
 
 /* n codes of one row and group, lane by lane out of their octs. */
@@ -396,6 +446,7 @@ void layout_row(const struct layout_shape *shape, const void *packed, int32_t ro
     for (int32_t g = 0, first = 0; first < shape->n_in; g++, first += shape->group) {
         const float scale = layout_scale_at(shape, packed, row, g);
         const float zero = layout_zero_at(shape, packed, row, g);
+        const float min = layout_min_at(shape, packed, row, g);
         const int32_t left = shape->n_in - first;
         const int32_t n = left < shape->group ? left : shape->group;
         for (int32_t i = 0; i < n; i += STEP) {
@@ -407,8 +458,7 @@ void layout_row(const struct layout_shape *shape, const void *packed, int32_t ro
                 tile_group_codes(&t, at + oct * (size_t)t.oct_bytes, n_now, some);
                 codes = some;
             }
-            for (int32_t j = 0; j < n_now; j++)
-                out[first + i + j] = scale * ((float)codes[j] - zero);
+            row_values(shape, packed, codes, n_now, scale, zero, min, out + first + i);
         }
     }
 }

@@ -15,7 +15,7 @@ extern "C" {
 
 enum layout {
     LAYOUT_ROWS,   /* unquantized: [n_out][n_in] in the dtype it is stored in, any alignment */
-    LAYOUT_CODES,  /* the canonical matrix as it is: codes, fp32 scales, zeros; exact arithmetic */
+    LAYOUT_CODES,  /* the canonical matrix as it is, any form; exact arithmetic */
     LAYOUT_W4_C16, /* CPU, 4 bits: tiles of 16 rows, see layout.c's drawing */
     LAYOUT_W8_C16, /* CPU, 8 bits: likewise */
     LAYOUT_W4_F64, /* CUDA, 4 bits: see layout_f64.c's drawing; groups of layout_f64_fits */
@@ -26,6 +26,8 @@ struct layout_shape {
     enum layout layout;
     int32_t n_out, n_in, bits, group; /* group = n_in: one scale a row */
     bool symmetric;
+    enum code_kind kind; /* as in struct matrix; LAYOUT_CODES alone takes CODE_TABLE and mins */
+    bool mins;
 };
 const char *layout_name(enum layout layout);
 enum {
@@ -68,8 +70,12 @@ uint8_t layout_code_at(const struct layout_shape *shape, const void *packed, int
 float layout_scale_at(const struct layout_shape *shape, const void *packed, int32_t row,
                       int32_t group);
 float layout_zero_at(const struct layout_shape *shape, const void *packed, int32_t row,
-                     int32_t group);
-/* One row of weights as floats. */
+                     int32_t group); /* 0 of a table, and where there are mins */
+float layout_min_at(const struct layout_shape *shape, const void *packed, int32_t row,
+                    int32_t group); /* 0 where there are none */
+/* What a code stands for: itself, or the table's entry. */
+float layout_value_of(const struct layout_shape *shape, const void *packed, uint8_t code);
+/* One row of weights as floats, in the order of the codes: a part's order is not applied. */
 void layout_row(const struct layout_shape *shape, const void *packed, int32_t row, float *out);
 
 /* ---- F64 --------------------------------------------------------------------------------------

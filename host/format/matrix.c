@@ -31,33 +31,48 @@ static const int32_t INFINITY_BITS = 0x7f800000;
 bool matrix_init(struct matrix *matrix, int32_t n_out, int32_t n_in, int32_t bits, int32_t group,
                  bool symmetric, struct err *err)
 {
+    const struct matrix_form form = {
+        .n_out = n_out, .n_in = n_in, .bits = bits, .group = group, .symmetric = symmetric
+    };
+    return matrix_init_form(matrix, &form, err);
+}
+
+bool matrix_init_form(struct matrix *matrix, const struct matrix_form *form, struct err *err)
+{
+    const int32_t n_out = form->n_out, n_in = form->n_in;
+    CHECK(!form->symmetric || !form->mins);
+    CHECK(form->kind == CODE_INT || form->symmetric);
     *matrix = (struct matrix){ 0 };
     if (n_out < 1 || n_in < 1)
         return err_set(err, ERR_FORMAT, "a matrix of %d x %d cannot be quantized", n_out, n_in);
-    if (bits < BITS_MIN || bits > BITS_MAX)
-        return err_set(err, ERR_UNSUPPORTED, "%d bits a weight, want %d to %d", bits, BITS_MIN,
-                       BITS_MAX);
-    if (group < 1)
-        return err_set(err, ERR_FORMAT, "quantization group of %d inputs, want 1 or more", group);
+    if (form->bits < BITS_MIN || form->bits > BITS_MAX)
+        return err_set(err, ERR_UNSUPPORTED, "%d bits a weight, want %d to %d", form->bits,
+                       BITS_MIN, BITS_MAX);
+    if (form->group < 1)
+        return err_set(err, ERR_FORMAT, "quantization group of %d inputs, want 1 or more",
+                       form->group);
     size_t n_codes, n_scales, scale_bytes;
-    int32_t n_groups = (n_in - 1) / group + 1;
+    int32_t n_groups = (n_in - 1) / form->group + 1;
     if (__builtin_mul_overflow((size_t)n_out, (size_t)n_in, &n_codes) ||
         __builtin_mul_overflow((size_t)n_out, (size_t)n_groups, &n_scales) ||
         __builtin_mul_overflow(n_scales, sizeof(float), &scale_bytes))
         return err_set(err, ERR_FORMAT, "a matrix of %d x %d is too large", n_out, n_in);
+    const bool zeros = !form->symmetric && !form->mins;
     *matrix = (struct matrix){
         .n_out = n_out,
         .n_in = n_in,
-        .kind = CODE_INT,
-        .bits = bits,
-        .group = group,
+        .kind = form->kind,
+        .bits = form->bits,
+        .group = form->group,
         .n_groups = n_groups,
-        .symmetric = symmetric,
+        .symmetric = form->symmetric,
         .codes = malloc(n_codes),
         .scales = malloc(scale_bytes),
-        .zeros = symmetric ? NULL : malloc(scale_bytes),
+        .zeros = zeros ? malloc(scale_bytes) : NULL,
+        .mins = form->mins ? malloc(scale_bytes) : NULL,
     };
-    if (matrix->codes == NULL || matrix->scales == NULL || (!symmetric && matrix->zeros == NULL)) {
+    if (matrix->codes == NULL || matrix->scales == NULL || (zeros && matrix->zeros == NULL) ||
+        (form->mins && matrix->mins == NULL)) {
         err_set(err, ERR_MEMORY, "no memory for a quantized matrix of %d x %d", n_out, n_in);
         goto fail;
     }
@@ -72,6 +87,7 @@ void matrix_clear(struct matrix *matrix)
     free(matrix->codes);
     free(matrix->scales);
     free(matrix->zeros);
+    free(matrix->mins);
     *matrix = (struct matrix){ 0 };
 }
 
@@ -231,7 +247,7 @@ bool matrix_quantize_rows(struct matrix *matrix, const float *w, int32_t row_fro
                           struct err *err)
 {
     CHECK(row_from >= 0 && row_from <= row_to && row_to <= matrix->n_out);
-    CHECK(matrix->kind == CODE_INT);
+    CHECK(matrix->kind == CODE_INT && matrix->mins == NULL && matrix->order == NULL);
     for (int32_t row = row_from; row < row_to; row++) {
         const float *row_w = w + (size_t)(row - row_from) * (size_t)matrix->n_in;
         bool finite = matrix->symmetric ? quantize_row_symmetric(matrix, row_w, row)
@@ -246,16 +262,24 @@ bool matrix_quantize_rows(struct matrix *matrix, const float *w, int32_t row_fro
 void matrix_dequantize_row(const struct matrix *matrix, int32_t row, float *out)
 {
     CHECK(row >= 0 && row < matrix->n_out);
-    const float *scales = matrix->scales + (size_t)row * (size_t)matrix->n_groups;
-    const float *zeros =
-        matrix->symmetric ? NULL : matrix->zeros + (size_t)row * (size_t)matrix->n_groups;
+    CHECK(matrix->kind == CODE_INT || matrix->table != NULL);
+    const size_t groups_at = (size_t)row * (size_t)matrix->n_groups;
     const uint8_t *codes = matrix->codes + (size_t)row * (size_t)matrix->n_in;
     for (int32_t g = 0; g < matrix->n_groups; g++) {
-        int32_t from = g * matrix->group, left = matrix->n_in - from;
-        int32_t to = from + (left < matrix->group ? left : matrix->group);
-        float zero = zeros == NULL ? (float)(1 << (matrix->bits - 1)) : zeros[g];
-        for (int32_t i = from; i < to; i++)
-            out[i] = scales[g] * ((float)codes[i] - zero);
+        const int32_t from = g * matrix->group, left = matrix->n_in - from;
+        const int32_t to = from + (left < matrix->group ? left : matrix->group);
+        const float scale = matrix->scales[groups_at + (size_t)g];
+        const float min = matrix->mins == NULL ? 0 : matrix->mins[groups_at + (size_t)g];
+        float zero = 0;
+        if (matrix->zeros != NULL)
+            zero = matrix->zeros[groups_at + (size_t)g];
+        else if (matrix->kind == CODE_INT && matrix->symmetric)
+            zero = (float)(1 << (matrix->bits - 1));
+        for (int32_t i = from; i < to; i++) {
+            const float value =
+                matrix->kind == CODE_TABLE ? matrix->table[codes[i]] : (float)codes[i] - zero;
+            out[matrix->order == NULL ? i : matrix->order[i]] = scale * value - min;
+        }
     }
 }
 

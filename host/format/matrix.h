@@ -1,10 +1,16 @@
 /* matrix.h - the canonical quantized matrix: where every on-disk packing and every kernel layout
  * meet (DESIGN 5), one tensor at a time.
  *
- *   w[o][i] = scale[o][g(i)] * (value(code[o][i]) - zero[o][g(i)])        g(i) = i / group
+ *   w[o][order[i]] = scale[o][g(i)] * (value(code[o][i]) - zero[o][g(i)]) - min[o][g(i)]
+ *   g(i) = i / group;  order[i] = i where there is no order
  *
- * value(code) is the code itself for CODE_INT. Symmetric b-bit integers are stored unsigned with
- * zero = 2^(b-1). */
+ * CODE_INT: value(code) is the code itself, and one of three holds:
+ *   symmetric   zero = 2^(bits-1), no min: signed b-bit integers, stored unsigned
+ *   zeros       a zero per (row, group), whole or fractional, no min
+ *   mins        a min per (row, group), zero = 0: GGUF's asymmetric blocks
+ * CODE_TABLE: value(code) = table[code]; no zeros, no mins (`symmetric` is set). NF4, FP4, IQ4,
+ * E2M1 have 16 entries, E4M3 has 256. Products and differences are rounded one after the other to
+ * fp32. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,23 +22,40 @@ extern "C" {
 #endif
 
 enum code_kind {
-    CODE_INT, /* unsigned integers of `bits` bits with a zero point */
+    CODE_INT,   /* unsigned integers of `bits` bits */
+    CODE_TABLE, /* indices into a table of 2^bits floats */
+};
+/* What a matrix is made of, without its numbers. */
+struct matrix_form {
+    int32_t n_out, n_in;
+    enum code_kind kind;
+    int32_t bits;   /* 2..8 */
+    int32_t group;  /* inputs per scale, 1 or more */
+    bool symmetric; /* neither zeros nor mins; always so for CODE_TABLE */
+    bool mins;      /* mins in place of zeros; not with symmetric */
 };
 struct matrix {
     int32_t n_out, n_in;
     enum code_kind kind;
     int32_t bits;  /* 2..8 */
     int32_t group; /* inputs per scale; n_in (or more) for one scale a row; the last may be short */
-    int32_t n_groups; /* ceil(n_in / group) */
-    bool symmetric;   /* every zero is 2^(bits-1) */
-    uint8_t *codes;   /* [n_out][n_in], owned */
-    float *scales;    /* [n_out][n_groups], owned */
-    float *zeros;     /* [n_out][n_groups], owned; NULL when symmetric */
+    int32_t n_groups;     /* ceil(n_in / group) */
+    bool symmetric;       /* CODE_INT: every zero is 2^(bits-1) */
+    uint8_t *codes;       /* [n_out][n_in], owned; below 2^bits */
+    float *scales;        /* [n_out][n_groups], owned */
+    float *zeros;         /* [n_out][n_groups], owned; NULL when symmetric or with mins */
+    float *mins;          /* [n_out][n_groups], owned; or NULL */
+    const float *table;   /* CODE_TABLE: [2^bits], borrowed; set by the caller after init */
+    const int32_t *order; /* [n_in] activation order, a permutation: code i is of input order[i];
+                             borrowed; NULL: code i is of input i */
 };
-/* Codes, scales (and zeros unless symmetric) uninitialized. Checks the arguments against overflow.
- */
+/* Integers with zeros unless symmetric; no mins, table or order. Codes, scales (and zeros)
+ * uninitialized. Checks the arguments against overflow. */
 MUST_USE bool matrix_init(struct matrix *matrix, int32_t n_out, int32_t n_in, int32_t bits,
                           int32_t group, bool symmetric, struct err *err);
+/* The same for any form. */
+MUST_USE bool matrix_init_form(struct matrix *matrix, const struct matrix_form *form,
+                               struct err *err);
 void matrix_clear(struct matrix *matrix);
 
 /* Round to nearest, per group of `matrix->group` inputs (Jacob et al. 2018, eq. 1-3).
@@ -48,7 +71,7 @@ void matrix_clear(struct matrix *matrix);
  * plain SSE2 (asymmetric groups of 32: 1.5; Xeon with AMX, 2026). */
 MUST_USE bool matrix_quantize_rows(struct matrix *matrix, const float *w, int32_t row_from,
                                    int32_t row_to, struct err *err);
-/* out[n_in] floats of one row. */
+/* out[n_in] floats of one row, by input (order undone). */
 void matrix_dequantize_row(const struct matrix *matrix, int32_t row, float *out);
 /* The power of two by which the layouts divide the scales of a row, to keep them as fp16: the
  * largest lands in [128, 256), or below in rows of subnormal floats (no factor is under 2^-125).

@@ -492,12 +492,71 @@ static int teardown(void **state)
     return 0;
 }
 
+/* Tables, mins and an activation order in the canonical layout, against matrix_dequantize_row. */
+static void test_forms(void **state)
+{
+    (void)state;
+    enum { N_OUT = 21, N_IN = 150, N_ROWS = 3 };
+    static float table[16];
+    int32_t order[N_IN];
+    float w_row[N_IN], x[N_ROWS][N_IN], y[N_ROWS][2 * N_OUT];
+    struct err err;
+    struct matrix m[2];
+    struct weight w = { .name = "forms", .n_out = 2 * N_OUT, .n_in = N_IN, .n_parts = 2 };
+    for (int32_t i = 0; i < 16; i++)
+        table[i] = (float)uniform(5, (uint64_t)i);
+    for (int32_t i = 0; i < N_IN; i++) {
+        order[i] = i * 7 % N_IN;
+        for (int32_t r = 0; r < N_ROWS; r++)
+            x[r][i] = (float)uniform(6, (uint64_t)(r * N_IN + i));
+    }
+    for (int32_t p = 0; p < 2; p++) {
+        const struct matrix_form form = { N_OUT, N_IN, p ? CODE_INT : CODE_TABLE, 4, 16, !p, p };
+        assert_ok(matrix_init_form(&m[p], &form, &err), &err);
+        m[p].table = p ? NULL : table;
+        m[p].order = order;
+        for (int32_t i = 0; i < N_OUT * N_IN; i++)
+            m[p].codes[i] = (uint8_t)(rng_philox(7, (uint64_t)p, (uint64_t)i).v[0] & 15);
+        for (int32_t i = 0; i < N_OUT * m[p].n_groups; i++) {
+            m[p].scales[i] = (float)uniform(8, (uint64_t)i);
+            if (p)
+                m[p].mins[i] = (float)uniform(9, (uint64_t)i);
+        }
+        struct weight_part *part = &w.parts[p];
+        part->shape = (struct layout_shape){ LAYOUT_CODES, N_OUT, N_IN, 4, 16, !p, form.kind, p };
+        part->order = order;
+        void *packed = aligned_alloc(64, layout_bytes(&part->shape));
+        assert_non_null(packed);
+        layout_pack(&part->shape, &m[p], 0, N_OUT, packed);
+        part->data = packed;
+    }
+    struct linear_scratch *s;
+    assert_ok(linear_scratch_open(&s, CPU_ISA_AUTO, pool_threads(pools[0]), N_ROWS, N_IN, &err),
+              &err);
+    linear_product(pools[0], s, &w, view_of(x, DTYPE_F32, N_ROWS, N_IN),
+                   view_of(y, DTYPE_F32, N_ROWS, 2 * N_OUT));
+    for (int32_t o = 0; o < 2 * N_OUT; o++) {
+        matrix_dequantize_row(&m[o / N_OUT], o % N_OUT, w_row);
+        for (int32_t r = 0; r < N_ROWS; r++) {
+            double want = 0;
+            for (int32_t i = 0; i < N_IN; i++)
+                want += (double)w_row[i] * (double)x[r][i];
+            assert_true(fabs((double)y[r][o] - want) < 1e-5);
+        }
+    }
+    linear_scratch_close(s);
+    for (int32_t p = 0; p < 2; p++) {
+        free((void *)(uintptr_t)w.parts[p].data);
+        matrix_clear(&m[p]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference),   cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_threads),     cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_guard_pages),
+        cmocka_unit_test(test_guard_pages), cmocka_unit_test(test_forms),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

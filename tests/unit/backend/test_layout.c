@@ -3,6 +3,7 @@
 #include "host/backend/layout.h"
 #include "host/base/half.h"
 #include "host/base/rng.h"
+#include <math.h>
 
 static uint32_t rng_bits(uint64_t seed, uint64_t at)
 {
@@ -36,7 +37,9 @@ static struct layout_shape shape_of(const struct matrix *m, enum layout layout)
                                   .n_in = m->n_in,
                                   .bits = m->bits,
                                   .group = m->group,
-                                  .symmetric = m->symmetric };
+                                  .symmetric = m->symmetric,
+                                  .kind = m->kind,
+                                  .mins = m->mins != NULL };
 }
 
 static void *packed_of(const struct layout_shape *shape, const struct matrix *m, bool in_pieces)
@@ -65,7 +68,10 @@ static void check_same(const struct layout_shape *shape, const void *packed, con
             assert_int_equal(layout_code_at(shape, packed, o, i), m->codes[o * m->n_in + i]);
         for (int32_t g = 0; g < m->n_groups; g++) {
             const int32_t at = o * m->n_groups + g;
-            const float zero = m->symmetric ? (float)(1 << (m->bits - 1)) : m->zeros[at];
+            float zero = m->zeros ? m->zeros[at] : 0;
+            if (m->symmetric && m->kind == CODE_INT)
+                zero = (float)(1 << (m->bits - 1));
+            assert_true(layout_min_at(shape, packed, o, g) == (m->mins ? m->mins[at] : 0));
             assert_true(layout_scale_at(shape, packed, o, g) == m->scales[at]);
             assert_true(layout_zero_at(shape, packed, o, g) == zero);
         }
@@ -281,14 +287,56 @@ static void test_blocks(void **state)
     }
 }
 
+/* Tables and mins: the canonical layout alone. Scales of 24 bits stay as they are. */
+static void test_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        int32_t bits, group;
+        bool mins;
+    } forms[] = { { 4, 64, false }, { 4, 16, false }, { 8, 128, false }, { 8, 1, false },
+                  { 4, 32, true },  { 2, 16, true },  { 5, 32, true } };
+    float table[256];
+    for (int32_t i = 0; i < 256; i++)
+        table[i] = sinf((float)i) * 3;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        const struct matrix_form form = { .n_out = 37,
+                                          .n_in = 203,
+                                          .kind = forms[i].mins ? CODE_INT : CODE_TABLE,
+                                          .bits = forms[i].bits,
+                                          .group = forms[i].group,
+                                          .symmetric = !forms[i].mins,
+                                          .mins = forms[i].mins };
+        struct err err;
+        struct matrix m;
+        assert_ok(matrix_init_form(&m, &form, &err), &err);
+        m.table = forms[i].mins ? NULL : table;
+        for (int32_t k = 0; k < form.n_out * form.n_in; k++)
+            m.codes[k] = (uint8_t)(rng_bits(i, (uint64_t)k) & ((1u << form.bits) - 1));
+        for (int32_t k = 0; k < form.n_out * m.n_groups; k++) {
+            m.scales[k] = (float)rng_uniform(i, 2, (uint64_t)k);
+            if (m.mins)
+                m.mins[k] = (float)rng_uniform(i, 3, (uint64_t)k);
+        }
+        const struct layout_shape shape = shape_of(&m, LAYOUT_CODES);
+        for (int pieces = 0; pieces < 2; pieces++) {
+            void *packed = packed_of(&shape, &m, pieces);
+            check_same(&shape, packed, &m);
+            for (int32_t code = 0; code < 1 << form.bits; code++)
+                assert_true(layout_value_of(&shape, packed, (uint8_t)code) ==
+                            (m.table ? table[code] : (float)code));
+            free(packed);
+        }
+        matrix_clear(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_w4_by_hand),
-        cmocka_unit_test(test_w8_by_hand),
-        cmocka_unit_test(test_quantized_is_lossless),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_chunks),     cmocka_unit_test(test_w4_by_hand),
+        cmocka_unit_test(test_w8_by_hand), cmocka_unit_test(test_quantized_is_lossless),
         cmocka_unit_test(test_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -376,6 +376,61 @@ static void test_foreign_scales(void **state)
     }
 }
 
+/* w = scale * value - min, placed by the order. */
+static void test_forms_by_hand(void **state)
+{
+    (void)state;
+    static const float table[4] = { -1, 0, 0.5f, 6 };
+    static const int32_t order[6] = { 4, 0, 5, 1, 3, 2 };
+    static const uint8_t codes[6] = { 0, 1, 2, 3, 2, 3 };
+    static const float scales[2] = { 2, -0.5f }, offsets[2] = { 0.25f, 3 };
+    static const struct {
+        const char *sentence;
+        struct matrix_form form;
+        bool ordered;
+        float want[6];
+    } rows[] = {
+        { "table, groups of 4",
+          { 1, 6, CODE_TABLE, 2, 4, true, false },
+          false,
+          { -2, 0, 1, 12, -0.25f, -3 } },
+        { "table in order",
+          { 1, 6, CODE_TABLE, 2, 4, true, false },
+          true,
+          { 0, 12, -3, -0.25f, -2, 1 } },
+        { "mins",
+          { 1, 6, CODE_INT, 2, 4, false, true },
+          false,
+          { -0.25f, 1.75f, 3.75f, 5.75f, -4, -4.5f } },
+        { "fractional zeros",
+          { 1, 6, CODE_INT, 2, 4, false, false },
+          false,
+          { -0.5f, 1.5f, 3.5f, 5.5f, 0.5f, 0 } },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct matrix m;
+        struct err err;
+        float out[6];
+        assert_ok(matrix_init_form(&m, &rows[i].form, &err), &err);
+        assert_true((m.zeros != NULL) == (!rows[i].form.symmetric && !rows[i].form.mins));
+        assert_true((m.mins != NULL) == rows[i].form.mins);
+        memcpy(m.codes, codes, sizeof codes);
+        memcpy(m.scales, scales, sizeof scales);
+        if (m.zeros != NULL)
+            memcpy(m.zeros, offsets, sizeof offsets);
+        if (m.mins != NULL)
+            memcpy(m.mins, offsets, sizeof offsets);
+        m.table = table;
+        m.order = rows[i].ordered ? order : NULL;
+        matrix_dequantize_row(&m, 0, out);
+        for (int32_t k = 0; k < 6; k++)
+            if (out[k] != rows[i].want[k])
+                fail_msg("%s: column %d is %g, want %g", rows[i].sentence, k, (double)out[k],
+                         (double)rows[i].want[k]);
+        matrix_clear(&m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_init),
         cmocka_unit_test(test_foreign_scales),
+        cmocka_unit_test(test_forms_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
