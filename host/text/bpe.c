@@ -5,11 +5,14 @@
  * noticed because the rank stored at its place is another. Most pieces of running text are tokens
  * themselves: those are found in the vocabulary, once it is known that merging leads there. */
 #include "host/text/bpe.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "host/text/unicode.h"
 
 enum {
     SHORT_MAX = 48,
+    JOINT_BITS_MAX = 1 << 21, /* 256 KiB, which stays in a second-level cache */
     WHOLE_UNKNOWN = 0,
     WHOLE_YES = 1,
     WHOLE_NO = 2,
@@ -40,7 +43,7 @@ static const struct bpe_slot *find_pair(const struct bpe *bpe, int32_t left, int
 
 bool bpe_open(struct bpe *bpe, const struct vocab *vocab, size_t n_merges, struct err *err)
 {
-    *bpe = (struct bpe){ .vocab = vocab, .unk_id = -1 };
+    *bpe = (struct bpe){ .vocab = vocab, .unk_id = -1, .chars = vocab->kind == VOCAB_TEXTS };
     if (n_merges >= NO_RANK / 4)
         return err_set(err, ERR_FORMAT, "%zu merges, want fewer than 2^30", n_merges);
     size_t n_slots = 64;
@@ -48,29 +51,73 @@ bool bpe_open(struct bpe *bpe, const struct vocab *vocab, size_t n_merges, struc
         n_slots *= 2;
     bpe->slots = malloc(n_slots * sizeof *bpe->slots);
     bpe->whole = calloc((size_t)vocab->n, sizeof *bpe->whole);
-    if (!bpe->slots || !bpe->whole) {
+    if (bpe->chars) {
+        uint64_t n_bits = 1 << 12;
+        while (n_bits < 8 * n_merges && n_bits < JOINT_BITS_MAX)
+            n_bits *= 2;
+        bpe->joints = calloc(n_bits / 64, sizeof *bpe->joints);
+        bpe->joint_mask = n_bits - 1;
+    }
+    if (!bpe->slots || !bpe->whole || (bpe->chars && !bpe->joints)) {
         bpe_close(bpe);
         return err_set(err, ERR_MEMORY, "no memory for %zu merges", n_merges);
     }
     memset(bpe->slots, 0xff, n_slots * sizeof *bpe->slots);
     bpe->slot_mask = n_slots - 1;
     for (int i = 0; i < 256; i++) {
-        char byte = (char)i;
+        char byte = (char)i, text[8];
         bpe->byte_id[i] = vocab_word(vocab, &byte, 1);
+        snprintf(text, sizeof text, "<0x%02X>", (unsigned)i);
+        bpe->fallback[i] = bpe->chars ? vocab_find(vocab, text, 6) : -1;
     }
     return true;
+}
+
+/* A symbol that does not stand for the text of its token? (Or perhaps not: "<0x" is enough.) */
+static bool stands_for_other(const struct bpe *bpe, int32_t id, const char *text, size_t length)
+{
+    return id == bpe->unk_id || length == 0 ||
+           (bpe->byte_fallback && length == 6 && memcmp(text, "<0x", 3) == 0);
+}
+
+static uint64_t joint_bit(const struct bpe *bpe, uint32_t before, uint32_t behind)
+{
+    uint64_t h = ((uint64_t)before << 32 | behind) * 0x9e3779b97f4a7c15u;
+    return h >> 40 & bpe->joint_mask;
+}
+
+/* Notes which two characters this merge joins. One that takes a byte's token or unk may join
+ * whatever: then nothing is cut. */
+static void add_joint(struct bpe *bpe, int32_t left, int32_t right)
+{
+    size_t length[2];
+    unsigned n;
+    const char *text[2] = { vocab_bytes(bpe->vocab, left, &length[0]),
+                            vocab_bytes(bpe->vocab, right, &length[1]) };
+    if (stands_for_other(bpe, left, text[0], length[0]) ||
+        stands_for_other(bpe, right, text[1], length[1])) {
+        free(bpe->joints);
+        bpe->joints = NULL;
+        return;
+    }
+    uint64_t bit =
+        joint_bit(bpe, unicode_decode_before(text[0], length[0], &n), unicode_decode(text[1], &n));
+    bpe->joints[bit / 64] |= (uint64_t)1 << bit % 64;
 }
 
 void bpe_add(struct bpe *bpe, int32_t left, int32_t right, uint32_t rank, int32_t id)
 {
     struct bpe_slot *slot = (struct bpe_slot *)find_pair(bpe, left, right);
     *slot = (struct bpe_slot){ (uint32_t)left, (uint32_t)right, rank, id };
+    if (bpe->joints)
+        add_joint(bpe, left, right);
 }
 
 void bpe_close(struct bpe *bpe)
 {
     free(bpe->slots);
     free((void *)bpe->whole);
+    free(bpe->joints);
     *bpe = (struct bpe){ 0 };
 }
 
@@ -237,17 +284,44 @@ static bool ids_room(struct ids *ids, size_t more)
     return true;
 }
 
-/* The symbol of one byte; -1: none (unknown without an unk, or fused into the one before). */
-static int32_t first_id(const struct bpe *bpe, uint8_t byte, bool *after_unk)
+enum { SYMBOLS_MAX = 5 }; /* of one character: an unk from before it and four bytes */
+
+/* The symbols of the character (or byte) at text[0..), *step bytes long. `unk`: one is due, unless
+ * the next character fuses with it; as in the library, bytes' tokens overtake it. All in all never
+ * more symbols than bytes. */
+static unsigned take_symbols(const struct bpe *bpe, const char *text, unsigned *step, bool *unk,
+                             int32_t out[SYMBOLS_MAX])
 {
-    int32_t id = bpe->byte_id[byte];
-    if (id >= 0) {
-        *after_unk = false;
-        return id;
+    unsigned n = 0;
+    uint8_t first = (uint8_t)*text;
+    int32_t id = bpe->byte_id[first];
+    *step = 1;
+    if (bpe->chars && first >= 0x80) {
+        unicode_decode(text, step);
+        id = vocab_word(bpe->vocab, text, *step);
     }
-    bool fused = *after_unk && bpe->fuse_unk;
-    *after_unk = true;
-    return fused ? -1 : bpe->unk_id;
+    if (id >= 0) {
+        if (*unk)
+            out[n++] = bpe->unk_id;
+        *unk = false;
+        out[n++] = id;
+        return n;
+    }
+    if (bpe->byte_fallback) {
+        while (n < *step && bpe->fallback[(uint8_t)text[n]] >= 0) {
+            out[n] = bpe->fallback[(uint8_t)text[n]];
+            n++;
+        }
+        if (n == *step)
+            return n;
+        n = 0;
+    }
+    if (bpe->unk_id < 0)
+        return 0;
+    if (*unk && !bpe->fuse_unk)
+        out[n++] = bpe->unk_id;
+    *unk = true;
+    return n;
 }
 
 static bool encode_long(const struct bpe *bpe, struct bpe_scratch *scratch, const char *piece,
@@ -256,12 +330,16 @@ static bool encode_long(const struct bpe *bpe, struct bpe_scratch *scratch, cons
     if (length >= NO_RANK || !reserve(scratch, length))
         return false;
     uint32_t n = 0;
-    bool after_unk = false;
-    for (size_t i = 0; i < length; i++) {
-        int32_t id = first_id(bpe, (uint8_t)piece[i], &after_unk);
-        if (id >= 0)
-            scratch->symbols[n++].id = id;
+    bool unk = false;
+    for (size_t i = 0; i < length;) {
+        int32_t ids[SYMBOLS_MAX];
+        unsigned step, taken = take_symbols(bpe, piece + i, &step, &unk, ids);
+        for (unsigned k = 0; k < taken; k++)
+            scratch->symbols[n++].id = ids[k];
+        i += step;
     }
+    if (unk)
+        scratch->symbols[n++].id = bpe->unk_id;
     if (n == 0)
         return true;
     merge_long(bpe, scratch, n);
@@ -272,8 +350,8 @@ static bool encode_long(const struct bpe *bpe, struct bpe_scratch *scratch, cons
     return true;
 }
 
-bool bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *piece,
-                size_t length, struct ids *out)
+static bool encode_piece(const struct bpe *bpe, struct bpe_scratch *scratch, const char *piece,
+                         size_t length, struct ids *out)
 {
     int32_t word = vocab_word(bpe->vocab, piece, length);
     uint8_t whole = WHOLE_NO;
@@ -285,14 +363,16 @@ bool bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *
     }
     if (length > SHORT_MAX)
         return encode_long(bpe, scratch, piece, length, out);
-    int32_t ids[SHORT_MAX];
+    int32_t ids[SHORT_MAX + SYMBOLS_MAX];
     uint32_t n = 0;
-    bool after_unk = false;
-    for (size_t i = 0; i < length; i++) {
-        int32_t id = first_id(bpe, (uint8_t)piece[i], &after_unk);
-        if (id >= 0)
-            ids[n++] = id;
+    bool unk = false;
+    for (size_t i = 0; i < length;) {
+        unsigned step;
+        n += take_symbols(bpe, piece + i, &step, &unk, ids + n);
+        i += step;
     }
+    if (unk)
+        ids[n++] = bpe->unk_id;
     n = merge_short(bpe, ids, n);
     if (word >= 0 && whole == WHOLE_UNKNOWN)
         atomic_store_explicit(&bpe->whole[word], n == 1 && ids[0] == word ? WHOLE_YES : WHOLE_NO,
@@ -304,4 +384,35 @@ bool bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *
     memcpy(out->ids + out->n, ids, n * sizeof *ids);
     out->n += n;
     return true;
+}
+
+/* May the piece be cut before text[at]? No merge joins these two characters, and the second one
+ * has a token, so that an unk does not grow across either. */
+static bool is_gap(const struct bpe *bpe, uint32_t before, uint32_t behind, const char *text,
+                   unsigned n)
+{
+    uint64_t bit = joint_bit(bpe, before, behind);
+    if (bpe->joints[bit / 64] >> bit % 64 & 1)
+        return false;
+    return (n == 1 ? bpe->byte_id[(uint8_t)*text] : vocab_word(bpe->vocab, text, n)) >= 0;
+}
+
+bool bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const char *piece,
+                size_t length, struct ids *out)
+{
+    if (!bpe->joints || bpe->ignore_merges || length == 0)
+        return encode_piece(bpe, scratch, piece, length, out);
+    unsigned n;
+    uint32_t before = unicode_decode(piece, &n);
+    size_t start = 0;
+    for (size_t i = n; i < length; i += n) {
+        uint32_t code = unicode_decode(piece + i, &n);
+        if (is_gap(bpe, before, code, piece + i, n)) {
+            if (!encode_piece(bpe, scratch, piece + start, i - start, out))
+                return false;
+            start = i;
+        }
+        before = code;
+    }
+    return encode_piece(bpe, scratch, piece + start, length - start, out);
 }

@@ -1,19 +1,46 @@
 /* detok.c - bytes of tokens to text, holding back a character until it is whole.
  *
  * Invariant: pending[0..n_pending) is a beginning of a well-formed UTF-8 sequence (at most three
- * bytes) that the next bytes may complete. Allocates only through `out`. */
+ * bytes) that the next bytes may complete. Allocates through `out`, and for the first token of
+ * decoders that write it in a form of its own. */
 #include "host/text/detok.h"
 #include <string.h>
 #include "host/base/utf8.h"
+#include "host/text/tokenizer_parts.h"
 
-static void put_bad(struct buf *out)
+/* Text that is certain, less what a decoder strips from the beginning. */
+static void put_good(struct detok *detok, const char *text, size_t length, struct buf *out)
 {
-    buf_put(out, "\xef\xbf\xbd", 3);
+    if (length == 0)
+        return;
+    const char *blank = detok->tokenizer->decoder.strip_content;
+    const size_t n = detok->strip > 0 ? strlen(blank) : 0;
+    while (detok->strip > 0 && length > 0) {
+        if (length < n || memcmp(text, blank, n) != 0) {
+            detok->strip = 0;
+            break;
+        }
+        text += n;
+        length -= n;
+        detok->strip--;
+    }
+    buf_put(out, text, length);
+}
+
+/* n bytes that are no text. */
+static void put_bad(struct detok *detok, size_t n, struct buf *out)
+{
+    if (!detok->tokenizer->decoder.byte_fallback)
+        n = 1;
+    while (n-- > 0)
+        put_good(detok, "\xef\xbf\xbd", 3, out);
 }
 
 void detok_init(struct detok *detok, const struct tokenizer *tokenizer, bool skip_special)
 {
-    *detok = (struct detok){ .tokenizer = tokenizer, .skip_special = skip_special };
+    *detok = (struct detok){ .tokenizer = tokenizer,
+                             .skip_special = skip_special,
+                             .strip = tokenizer->decoder.strip };
 }
 
 /* Could more bytes make this one character? `left` bytes are all there is, and they are not one. */
@@ -24,7 +51,7 @@ static bool may_complete(const char *bytes, size_t left)
 }
 
 /* Appends what is certain of bytes[0..length); returns how many bytes at the end are not. */
-static size_t put_text(const char *bytes, size_t length, struct buf *out)
+static size_t put_text(struct detok *detok, const char *bytes, size_t length, struct buf *out)
 {
     size_t plain = 0, i = 0; /* bytes[plain..i) are well-formed and not out yet */
     while (i < length) {
@@ -33,14 +60,14 @@ static size_t put_text(const char *bytes, size_t length, struct buf *out)
             i += (size_t)n;
             continue;
         }
-        buf_put(out, bytes + plain, i - plain);
+        put_good(detok, bytes + plain, i - plain, out);
         if (may_complete(bytes + i, length - i))
             return length - i;
-        put_bad(out);
+        put_bad(detok, (size_t)-n, out);
         i += (size_t)-n;
         plain = i;
     }
-    buf_put(out, bytes + plain, i - plain);
+    put_good(detok, bytes + plain, i - plain, out);
     return 0;
 }
 
@@ -52,11 +79,11 @@ static void put_bytes(struct detok *detok, const char *bytes, size_t length, str
         memcpy(start, detok->pending, sizeof start);
         start[detok->n_pending] = *bytes++;
         length--;
-        size_t n = (size_t)detok->n_pending + 1, left = put_text(start, n, out);
+        size_t n = (size_t)detok->n_pending + 1, left = put_text(detok, start, n, out);
         memcpy(detok->pending, start + n - left, left);
         detok->n_pending = (uint8_t)left;
     }
-    size_t left = put_text(bytes, length, out);
+    size_t left = put_text(detok, bytes, length, out);
     if (left > 0) {
         memcpy(detok->pending, bytes + length - left, left);
         detok->n_pending = (uint8_t)left;
@@ -69,14 +96,28 @@ void detok_push(struct detok *detok, int32_t id, struct buf *out)
     const char *bytes = tokenizer_bytes(detok->tokenizer, id, &length);
     if (!bytes || (detok->skip_special && tokenizer_is_special(detok->tokenizer, id)))
         return;
+    const struct tokenizer *t = detok->tokenizer;
+    bool first = !detok->any;
     detok->any = true;
-    put_bytes(detok, bytes, length, out);
+    if (!first || !decoder_first_differs(&t->decoder)) {
+        put_bytes(detok, bytes, length, out);
+        return;
+    }
+    struct buf form;
+    struct err err;
+    buf_init(&form, SIZE_MAX);
+    bytes = vocab_bytes(&t->vocab, id, &length);
+    if (decoder_first(&t->decoder, bytes, length, &form, &err) && !form.failed)
+        put_bytes(detok, buf_text(&form), form.length, out);
+    else
+        out->failed = true; /* out of memory */
+    buf_clear(&form);
 }
 
 void detok_flush(struct detok *detok, struct buf *out)
 {
     if (detok->n_pending > 0)
-        put_bad(out);
+        put_bad(detok, detok->n_pending, out);
     detok->n_pending = 0;
 }
 

@@ -2,7 +2,10 @@
  *
  * Invariant: what all pushes and the final flush appended is equal to decoding the whole list at
  * once; bytes that can never become UTF-8 come out as U+FFFD exactly as a lossy decoder of the
- * whole would write them. */
+ * whole would write them. For byte-level vocabularies that is one for each maximal subpart; for
+ * bytes' tokens (<0xE4>) one for each byte, as sentencepiece writes them. There the `tokenizers`
+ * library would also spoil the whole characters of a run of bytes with one bad byte in it, which
+ * only a decoder that holds back the whole run could do; both agree on bytes that are text. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,8 +15,9 @@
 struct detok {
     const struct tokenizer *tokenizer; /* borrowed */
     bool skip_special;                 /* special tokens give no text */
-    bool any;           /* something was pushed (decoders that strip a first blank) */
-    uint8_t pending[8]; /* the start of a character that is not complete yet */
+    bool any;                          /* a token was written: the next one is not the first */
+    int32_t strip;                     /* so many leading blanks are still to be dropped */
+    uint8_t pending[8];                /* the start of a character that is not complete yet */
     uint8_t n_pending;
 };
 void detok_init(struct detok *detok, const struct tokenizer *tokenizer, bool skip_special);

@@ -5,6 +5,7 @@
 #include "host/text/normalize.h"
 #include <stdlib.h>
 #include <string.h>
+#include "host/base/base64.h"
 
 /* --- parsing --------------------------------------------------------------------------------- */
 
@@ -46,6 +47,10 @@ static bool parse_replace(struct normalizer *n, const struct json_ref *node, str
     struct normalizer_step *step = add_step(n, node, NORMALIZER_REPLACE, err);
     if (!step || !take_text(node, "content", &step->content, err))
         return false;
+    if (literal && text[0]) {
+        step->literal = strdup(text);
+        return step->literal || err_set(err, ERR_MEMORY, "no memory for the normalizer");
+    }
     if (!split_regex_open(&step->regex, literal ? REGEX_LITERAL : REGEX_RUBY, text, strlen(text),
                           err)) {
         err_prefix(err, "%s", json_path(&at, path, sizeof path));
@@ -62,6 +67,59 @@ static bool parse_strip(struct normalizer *n, const struct json_ref *node, struc
     step->left = step->right = true;
     return json_opt_bool(node, "strip_left", &step->left, err) &&
            json_opt_bool(node, "strip_right", &step->right, err);
+}
+
+/* BertNormalizer, as steps: cleaning and spaces around ideographs, then accents off (which go by
+ * themselves where nothing is said and case is folded), then lower case. */
+static bool parse_bert(struct normalizer *n, const struct json_ref *node, struct err *err)
+{
+    bool clean = true, ideographs = true, lower = true;
+    if (!json_opt_bool(node, "clean_text", &clean, err) ||
+        !json_opt_bool(node, "handle_chinese_chars", &ideographs, err) ||
+        !json_opt_bool(node, "lowercase", &lower, err))
+        return false;
+    bool accents = lower;
+    if (!json_opt_bool(node, "strip_accents", &accents, err))
+        return false;
+    struct normalizer_step *step = add_step(n, node, NORMALIZER_BERT, err);
+    if (!step)
+        return false;
+    step->clean = clean;
+    step->ideographs = ideographs;
+    if (accents) {
+        if (!(step = add_step(n, node, NORMALIZER_FORM, err)))
+            return false;
+        step->form = UNICODE_NFD;
+        if (!(step = add_step(n, node, NORMALIZER_STRIP_ACCENTS, err)))
+            return false;
+        step->only_nonspacing = true;
+    }
+    return !lower || add_step(n, node, NORMALIZER_LOWER, err);
+}
+
+static bool parse_precompiled(struct normalizer *n, const struct json_ref *node, struct err *err)
+{
+    struct json_ref at;
+    const char *text = "";
+    char path[96];
+    size_t size;
+    if (json_get(node, "precompiled_charsmap", &at) && !json_string(&at, &text, err))
+        return false;
+    size_t length = strlen(text);
+    uint8_t *bytes = malloc(base64_room(length));
+    if (!bytes)
+        return err_set(err, ERR_MEMORY, "no memory for a map of %zu letters", length);
+    bool ok = base64_decode(text, length, bytes, &size);
+    if (!ok) {
+        json_error(&at, err, "is not base64");
+    } else {
+        struct normalizer_step *step = add_step(n, node, NORMALIZER_MAP, err);
+        ok = step && charsmap_open(&step->map, bytes, size, CHARSMAP_GRAPHEMES, err);
+        if (step && !ok)
+            err_prefix(err, "%s", json_path(&at, path, sizeof path));
+    }
+    free(bytes);
+    return ok;
 }
 
 static bool parse_node(struct normalizer *n, const struct json_ref *node, int32_t depth,
@@ -99,6 +157,10 @@ static bool parse_node(struct normalizer *n, const struct json_ref *node, int32_
     }
     if (strcmp(type, "Replace") == 0)
         return parse_replace(n, node, err);
+    if (strcmp(type, "BertNormalizer") == 0)
+        return parse_bert(n, node, err);
+    if (strcmp(type, "Precompiled") == 0)
+        return parse_precompiled(n, node, err);
     if (strcmp(type, "Sequence") == 0) {
         if (!json_get(node, "normalizers", &list) || !json_is_array(&list))
             return json_error(&list, err, "must be a list");
@@ -129,9 +191,56 @@ void normalizer_clear(struct normalizer *normalizer)
 {
     for (int32_t i = 0; i < normalizer->n_steps; i++) {
         free(normalizer->steps[i].content);
+        free(normalizer->steps[i].literal);
+        charsmap_close(&normalizer->steps[i].map);
         split_regex_close(normalizer->steps[i].regex);
     }
     *normalizer = (struct normalizer){ 0 };
+}
+
+/* --- by hand --------------------------------------------------------------------------------- */
+
+static struct normalizer_step *next_step(struct normalizer *n, enum normalizer_kind kind)
+{
+    CHECK(n->n_steps < NORMALIZER_STEPS_MAX);
+    struct normalizer_step *step = &n->steps[n->n_steps++];
+    *step = (struct normalizer_step){ .kind = kind };
+    return step;
+}
+
+static bool copy_text(char **to, const char *text, struct err *err)
+{
+    *to = strdup(text);
+    return *to || err_set(err, ERR_MEMORY, "no memory for the normalizer");
+}
+
+void normalizer_add_form(struct normalizer *normalizer, enum unicode_form form)
+{
+    next_step(normalizer, NORMALIZER_FORM)->form = form;
+}
+
+void normalizer_add_spaces(struct normalizer *normalizer)
+{
+    next_step(normalizer, NORMALIZER_SPACES);
+}
+
+bool normalizer_add_map(struct normalizer *normalizer, const void *bytes, size_t size,
+                        enum charsmap_rule rule, struct err *err)
+{
+    return charsmap_open(&next_step(normalizer, NORMALIZER_MAP)->map, bytes, size, rule, err);
+}
+
+bool normalizer_add_prepend(struct normalizer *normalizer, const char *text, struct err *err)
+{
+    return copy_text(&next_step(normalizer, NORMALIZER_PREPEND)->content, text, err);
+}
+
+bool normalizer_add_replace(struct normalizer *normalizer, const char *from, const char *to,
+                            struct err *err)
+{
+    struct normalizer_step *step = next_step(normalizer, NORMALIZER_REPLACE);
+    CHECK(from[0]);
+    return copy_text(&step->literal, from, err) && copy_text(&step->content, to, err);
 }
 
 void normalizer_scratch_init(struct normalizer_scratch *scratch)
@@ -164,14 +273,76 @@ static void strip(const struct normalizer_step *step, unsigned where, const char
             *length -= n;
 }
 
-static void strip_accents(const char *text, size_t length, struct buf *out)
+static void strip_accents(const struct normalizer_step *step, const char *text, size_t length,
+                          struct buf *out)
 {
     for (size_t i = 0; i < length;) {
         unsigned n;
-        if (!unicode_is_mark(unicode_decode(text + i, &n)))
+        uint32_t code = unicode_decode(text + i, &n);
+        if (!(step->only_nonspacing ? unicode_is_nonspacing(code) : unicode_is_mark(code)))
             buf_put(out, text + i, n);
         i += n;
     }
+}
+
+static void clean(const struct normalizer_step *step, const char *text, size_t length,
+                  struct buf *out)
+{
+    for (size_t i = 0; i < length;) {
+        unsigned n;
+        uint32_t code = unicode_decode(text + i, &n);
+        bool blank = unicode_is_space(code), around = false;
+        bool kept = code == '\t' || code == '\n' || code == '\r';
+        if (step->clean && !kept && (code == 0xfffd || unicode_is_other(code))) {
+            i += n;
+            continue;
+        }
+        if (step->ideographs)
+            around = unicode_is_ideograph(code);
+        if (around)
+            buf_putc(out, ' ');
+        if (step->clean && blank)
+            buf_putc(out, ' ');
+        else
+            buf_put(out, text + i, n);
+        if (around)
+            buf_putc(out, ' ');
+        i += n;
+    }
+}
+
+/* One blank for many; at the text's own ends none. */
+static void join_spaces(unsigned where, const char *text, size_t length, struct buf *out)
+{
+    static const char MARK[] = "\xe2\x96\x81"; /* ends a text like a blank does */
+    if (where & NORMALIZE_LAST)
+        for (;;) {
+            if (length > 0 && text[length - 1] == ' ')
+                length--;
+            else if (length >= 3 && memcmp(text + length - 3, MARK, 3) == 0)
+                length -= 3;
+            else
+                break;
+        }
+    bool blank = where & NORMALIZE_FIRST;
+    for (size_t i = 0; i < length; i++) {
+        if (!blank || text[i] != ' ')
+            buf_putc(out, text[i]);
+        blank = text[i] == ' ';
+    }
+}
+
+static void replace_literal(const struct normalizer_step *step, const char *text, size_t length,
+                            struct buf *out)
+{
+    size_t n_from = strlen(step->literal), n_to = strlen(step->content);
+    const char *end = text + length, *found;
+    while ((found = memmem(text, (size_t)(end - text), step->literal, n_from)) != NULL) {
+        buf_put(out, text, (size_t)(found - text));
+        buf_put(out, step->content, n_to);
+        text = found + n_from;
+    }
+    buf_put(out, text, (size_t)(end - text));
 }
 
 static bool replace(const struct normalizer_step *step, struct regex_scratch *scratch,
@@ -181,6 +352,10 @@ static bool replace(const struct normalizer_step *step, struct regex_scratch *sc
         .regex = step->regex, .scratch = scratch, .text = text, .length = length
     };
     size_t start, end, done = 0;
+    if (step->literal) {
+        replace_literal(step, text, length, out);
+        return true;
+    }
     while (regex_next(&walk, &start, &end, err)) {
         buf_put(out, text + done, start - done);
         buf_puts(out, step->content);
@@ -192,7 +367,8 @@ static bool replace(const struct normalizer_step *step, struct regex_scratch *sc
 
 /* One step that writes: from `text` to `out`. */
 static bool write_step(const struct normalizer_step *step, struct regex_scratch *regex,
-                       const char *text, size_t length, struct buf *out, struct err *err)
+                       unsigned where, const char *text, size_t length, struct buf *out,
+                       struct err *err)
 {
     switch (step->kind) {
     case NORMALIZER_FORM:
@@ -201,7 +377,16 @@ static bool write_step(const struct normalizer_step *step, struct regex_scratch 
         unicode_lower(text, length, out);
         return true;
     case NORMALIZER_STRIP_ACCENTS:
-        strip_accents(text, length, out);
+        strip_accents(step, text, length, out);
+        return true;
+    case NORMALIZER_BERT:
+        clean(step, text, length, out);
+        return true;
+    case NORMALIZER_MAP:
+        charsmap_run(&step->map, text, length, out);
+        return true;
+    case NORMALIZER_SPACES:
+        join_spaces(where, text, length, out);
         return true;
     case NORMALIZER_PREPEND:
         buf_puts(out, step->content);
@@ -232,7 +417,7 @@ bool normalizer_run(const struct normalizer *normalizer, struct normalizer_scrat
         struct buf *to = &scratch->texts[turn];
         turn = 1 - turn; /* what was written last is what the next step reads */
         buf_reset(to);
-        if (!write_step(step, &scratch->regex, text, length, to, err))
+        if (!write_step(step, &scratch->regex, where, text, length, to, err))
             return false;
         if (to->failed)
             return err_set(err, ERR_MEMORY, "no memory to normalize %zu bytes of text", length);

@@ -98,11 +98,25 @@ static bool parse_split(struct pretok *pretok, const struct json_ref *node, stru
                      err);
 }
 
+/* There is one buffer for pieces that are written anew. */
+static bool one_rewrite(const struct pretok *pretok, const struct json_ref *node, struct err *err)
+{
+    for (int32_t i = 0; i < pretok->n_stages; i++)
+        if (pretok->stages[i].kind == PRETOK_MARK || pretok->stages[i].kind == PRETOK_PREFIX) {
+            json_error(node, err, "is a second component that writes the text anew");
+            err->code = ERR_UNSUPPORTED;
+            return false;
+        }
+    return true;
+}
+
 static bool parse_byte_level(struct pretok *pretok, const struct json_ref *node, struct err *err)
 {
     bool prefix = true, use_regex = true; /* the library's defaults for files without them */
     if (!json_opt_bool(node, "add_prefix_space", &prefix, err) ||
         !json_opt_bool(node, "use_regex", &use_regex, err))
+        return false;
+    if (prefix && !one_rewrite(pretok, node, err))
         return false;
     if (prefix && !add_stage(pretok, node, PRETOK_PREFIX, BEHAVIOR_ISOLATED, err))
         return false;
@@ -129,6 +143,48 @@ static bool parse_char(struct pretok *pretok, const struct json_ref *node, struc
         return false;
     stage->code = code;
     return true;
+}
+
+static bool parse_metaspace(struct pretok *pretok, const struct json_ref *node, struct err *err)
+{
+    static const char *const SCHEMES[] = {
+        [SCHEME_ALWAYS] = "always", [SCHEME_FIRST] = "first", [SCHEME_NEVER] = "never"
+    };
+    struct json_ref at;
+    const char *text = "\xe2\x96\x81", *name = NULL;
+    bool split = true, prefix = true;
+    unsigned n = 0;
+    if (!json_opt_string(node, "replacement", &text, err) ||
+        !json_opt_string(node, "prepend_scheme", &name, err) ||
+        !json_opt_bool(node, "add_prefix_space", &prefix, err) ||
+        !json_opt_bool(node, "split", &split, err) || !one_rewrite(pretok, node, err))
+        return false;
+    uint32_t code = text[0] ? unicode_decode(text, &n) : 0;
+    if (n == 0 || text[n]) {
+        json_get(node, "replacement", &at);
+        return json_error(&at, err, "must be one character");
+    }
+    if (!name) /* files before there were schemes */
+        name = SCHEMES[prefix ? SCHEME_ALWAYS : SCHEME_NEVER];
+    int scheme = -1;
+    for (int i = 0; i < 3; i++)
+        if (strcmp(name, SCHEMES[i]) == 0)
+            scheme = i;
+    if (scheme < 0) {
+        json_get(node, "prepend_scheme", &at);
+        return json_error(&at, err, "is \"%.20s\", want always, first or never", name);
+    }
+    struct pretok_stage *stage = add_stage(pretok, node, PRETOK_MARK, BEHAVIOR_ISOLATED, err);
+    if (!stage)
+        return false;
+    stage->scheme = (enum pretok_scheme)scheme;
+    memcpy(stage->mark, text, n);
+    if (!split)
+        return true;
+    stage = add_stage(pretok, node, PRETOK_CHAR, BEHAVIOR_MERGED_WITH_NEXT, err);
+    if (stage)
+        stage->code = code;
+    return stage != NULL;
 }
 
 static bool parse_node(struct pretok *pretok, const struct json_ref *node, int32_t depth,
@@ -191,6 +247,8 @@ static bool parse_node(struct pretok *pretok, const struct json_ref *node, int32
                add_class(pretok, node, unicode_is_punct, BEHAVIOR_ISOLATED, err);
     if (strcmp(type, "CharDelimiterSplit") == 0)
         return parse_char(pretok, node, err);
+    if (strcmp(type, "Metaspace") == 0)
+        return parse_metaspace(pretok, node, err);
     json_error(&at, err, "\"%.40s\" is not supported", type);
     err->code = ERR_UNSUPPORTED;
     return false;
@@ -205,6 +263,17 @@ bool pretok_open(struct pretok *pretok, const struct json_ref *node, struct err 
         return true;
     pretok_clear(pretok);
     return false;
+}
+
+bool pretok_add_pattern(struct pretok *pretok, const char *pattern, struct err *err)
+{
+    CHECK(pretok->n_stages < PRETOK_STAGES_MAX);
+    struct pretok_stage *stage = &pretok->stages[pretok->n_stages];
+    *stage = (struct pretok_stage){ .kind = PRETOK_REGEX, .behavior = BEHAVIOR_ISOLATED };
+    if (!split_regex_open(&stage->regex, REGEX_RUBY, pattern, strlen(pattern), err))
+        return false;
+    pretok->n_stages++;
+    return true;
 }
 
 void pretok_clear(struct pretok *pretok)
@@ -233,6 +302,7 @@ struct run {
     struct pretok_scratch *scratch;
     pretok_sink *sink;
     void *arg;
+    const char *origin; /* the beginning of the whole text, when it is in this one; else NULL */
     struct err *err;
 };
 
@@ -353,11 +423,35 @@ static bool run_prefix(const struct run *run, int32_t at, const char *text, size
     return pass_on(run, at + 1, prefixed->bytes, prefixed->length);
 }
 
+static bool run_mark(const struct run *run, int32_t at, const char *text, size_t length)
+{
+    const struct pretok_stage *stage = &run->pretok->stages[at];
+    const size_t n = strlen(stage->mark);
+    struct buf *marked = &run->scratch->prefixed;
+    bool has = text[0] == ' ' || (length >= n && memcmp(text, stage->mark, n) == 0);
+    buf_reset(marked);
+    if (!has &&
+        (stage->scheme == SCHEME_ALWAYS || (stage->scheme == SCHEME_FIRST && text == run->origin)))
+        buf_put(marked, stage->mark, n);
+    const char *end = text + length, *blank;
+    while ((blank = memchr(text, ' ', (size_t)(end - text))) != NULL) {
+        buf_put(marked, text, (size_t)(blank - text));
+        buf_put(marked, stage->mark, n);
+        text = blank + 1;
+    }
+    buf_put(marked, text, (size_t)(end - text));
+    if (marked->failed)
+        return err_set(run->err, ERR_MEMORY, "no memory for a piece of %zu bytes", length);
+    return pass_on(run, at + 1, marked->bytes, marked->length);
+}
+
 static bool run_stage(const struct run *run, int32_t at, const char *text, size_t length)
 {
     const struct pretok_stage *stage = &run->pretok->stages[at];
     if (stage->kind == PRETOK_PREFIX)
         return run_prefix(run, at, text, length);
+    if (stage->kind == PRETOK_MARK)
+        return run_mark(run, at, text, length);
     struct splitter s = {
         .run = run, .text = text, .next_stage = at + 1, .behavior = stage->behavior
     };
@@ -366,10 +460,15 @@ static bool run_stage(const struct run *run, int32_t at, const char *text, size_
     return ok && release(&s);
 }
 
-bool pretok_run(const struct pretok *pretok, struct pretok_scratch *scratch, const char *text,
-                size_t length, pretok_sink *sink, void *arg, struct err *err)
+bool pretok_run(const struct pretok *pretok, struct pretok_scratch *scratch, bool first,
+                const char *text, size_t length, pretok_sink *sink, void *arg, struct err *err)
 {
-    struct run run = { .pretok = pretok, .scratch = scratch, .sink = sink, .arg = arg, .err = err };
+    struct run run = { .pretok = pretok,
+                       .scratch = scratch,
+                       .sink = sink,
+                       .arg = arg,
+                       .origin = first ? text : NULL,
+                       .err = err };
     err->code = ERR_NONE;
     return pass_on(&run, 0, text, length);
 }

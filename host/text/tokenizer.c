@@ -39,6 +39,8 @@ struct encoding {
     struct pretok_scratch pretok;
     struct normalizer_scratch normalizer;
     struct bpe_scratch bpe;
+    struct unigram_scratch unigram;
+    size_t stretch;    /* where the stretch being encoded begins in the whole */
     struct buf joined; /* a normalized stretch that was cut at barriers */
     struct err *err;
 };
@@ -52,15 +54,19 @@ static bool encode_piece(void *arg, const char *piece, size_t length)
 {
     struct encoding *e = arg;
     switch (e->tokenizer->kind) {
-    case MODEL_BPE_BYTES:
+    case MODEL_BPE:
         return bpe_encode(&e->tokenizer->bpe, &e->bpe, piece, length, e->out);
+    case MODEL_UNIGRAM:
+        return unigram_encode(&e->tokenizer->unigram, &e->unigram, piece, length, e->out);
+    case MODEL_WORDPIECE:
+        return wordpiece_encode(&e->tokenizer->wordpiece, piece, length, e->out);
     }
     return false;
 }
 
-static bool encode_pieces(struct encoding *e, const char *text, size_t length)
+static bool encode_pieces(struct encoding *e, bool first, const char *text, size_t length)
 {
-    if (pretok_run(&e->tokenizer->pretok, &e->pretok, text, length, encode_piece, e, e->err))
+    if (pretok_run(&e->tokenizer->pretok, &e->pretok, first, text, length, encode_piece, e, e->err))
         return true;
     return e->err->code != ERR_NONE ? false : no_memory(e->err);
 }
@@ -82,7 +88,8 @@ static bool encode_normalized(struct encoding *e, const char *text, size_t lengt
     while ((found = added_next(&cut, &start, &end, &id)) != ADDED_END) {
         if (found == ADDED_ID && !ids_push(e->out, id))
             return no_memory(e->err);
-        if (found == ADDED_TEXT && !encode_pieces(e, text + start, end - start))
+        if (found == ADDED_TEXT &&
+            !encode_pieces(e, start == 0 && e->stretch == 0, text + start, end - start))
             return false;
     }
     return true;
@@ -125,6 +132,7 @@ done:
 static bool encode_stretch(struct encoding *e, const char *text, size_t length, size_t base)
 {
     const struct tokenizer *t = e->tokenizer;
+    e->stretch = base;
     if (t->normalizer.n_steps == 0)
         return encode_normalized(e, text, length, e->barriers, e->n_barriers, base);
     if (t->added_normalized.any_special) {
@@ -200,6 +208,7 @@ bool tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_
     pretok_scratch_clear(&e.pretok);
     normalizer_scratch_clear(&e.normalizer);
     bpe_scratch_clear(&e.bpe);
+    unigram_scratch_clear(&e.unigram);
     buf_clear(&e.joined);
     return ok;
 }
@@ -211,7 +220,12 @@ int32_t tokenizer_size(const struct tokenizer *tokenizer)
 
 const char *tokenizer_bytes(const struct tokenizer *tokenizer, int32_t id, size_t *length)
 {
-    return vocab_bytes(&tokenizer->vocab, id, length);
+    const struct decoder *d = &tokenizer->decoder;
+    const char *bytes = vocab_bytes(&tokenizer->vocab, id, length);
+    if (!bytes || !d->offsets)
+        return bytes;
+    *length = d->offsets[id + 1] - d->offsets[id];
+    return d->bytes + d->offsets[id];
 }
 
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id)

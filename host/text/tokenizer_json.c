@@ -106,6 +106,8 @@ bool tokenizer_json_open(struct tokenizer_json *file, const char *json, size_t l
     const char *done = json, *model = member(skip_blanks(json), "model");
     if (model) {
         file->vocab = span_of(model, "vocab", '{');
+        if (!file->vocab.from)
+            file->vocab = span_of(model, "vocab", '[');
         file->merges = span_of(model, "merges", '[');
     }
     struct json_span cuts[2] = { file->vocab, file->merges };
@@ -237,4 +239,14 @@ bool table_int(struct table *table, int64_t high, int64_t *value)
     table->at = p;
     *value = sum;
     return fits && skip_scalar(p) == p;
+}
+
+bool table_double(struct table *table, double *value)
+{
+    const char *p = table->at;
+    bool number = *p == '-' || (*p >= '0' && *p <= '9');
+    if (number)
+        *value = strtod(p, NULL); /* json_scan has seen to the grammar; the locale is "C" */
+    table->at = skip_value(p);
+    return number;
 }

@@ -16,7 +16,7 @@ struct json_span {
 };
 struct tokenizer_json {
     struct buf rest;         /* the file, with {} and [] in place of the two tables */
-    struct json_span vocab;  /* model.vocab, when it is an object */
+    struct json_span vocab;  /* model.vocab, when it is an object or a list */
     struct json_span merges; /* model.merges, when it is a list   */
 };
 /* Borrows `json`. ERR_FORMAT with the byte offset. On false nothing is left to clear. */
@@ -44,3 +44,5 @@ void table_skip(struct table *table);
 MUST_USE bool table_string(struct table *table, const char **text, size_t *length);
 /* Reads the value here; false when it is no integer of 0 to `high` in plain digits. */
 MUST_USE bool table_int(struct table *table, int64_t high, int64_t *value);
+/* Reads the value here; false when it is no number. */
+MUST_USE bool table_double(struct table *table, double *value);

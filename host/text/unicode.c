@@ -79,6 +79,25 @@ bool unicode_is_mark(uint32_t code)
     return c >= UTF8PROC_CATEGORY_MN && c <= UTF8PROC_CATEGORY_ME;
 }
 
+bool unicode_is_nonspacing(uint32_t code)
+{
+    return category(code) == UTF8PROC_CATEGORY_MN;
+}
+
+bool unicode_is_other(uint32_t code)
+{
+    utf8proc_category_t c = category(code);
+    return c == UTF8PROC_CATEGORY_CC || c == UTF8PROC_CATEGORY_CF || c == UTF8PROC_CATEGORY_CO;
+}
+
+bool unicode_is_ideograph(uint32_t code)
+{
+    return (code >= 0x4e00 && code <= 0x9fff) || (code >= 0x3400 && code <= 0x4dbf) ||
+           (code >= 0x20000 && code <= 0x2a6df) || (code >= 0x2a700 && code <= 0x2b73f) ||
+           (code >= 0x2b740 && code <= 0x2b81f) || (code >= 0x2b920 && code <= 0x2ceaf) ||
+           (code >= 0xf900 && code <= 0xfaff) || (code >= 0x2f800 && code <= 0x2fa1f);
+}
+
 bool unicode_is_word(uint32_t code)
 {
     if (code < 0x80)

@@ -35,11 +35,14 @@ uint32_t unicode_decode_before(const char *text, size_t end, unsigned *length);
 /* Writes 1..4 bytes, returns how many. */
 unsigned unicode_encode(uint32_t code, char out[4]);
 
-bool unicode_is_space(uint32_t code);   /* White_Space                                   */
-bool unicode_is_numeric(uint32_t code); /* Nd, Nl, No                                    */
-bool unicode_is_punct(uint32_t code);   /* ASCII punctuation and symbols, and P*         */
-bool unicode_is_mark(uint32_t code);    /* Mn, Mc, Me                                    */
-bool unicode_is_word(uint32_t code);    /* UTS 18 word: Alphabetic, M, Nd, Pc, Join_Control */
+bool unicode_is_space(uint32_t code);      /* White_Space                                   */
+bool unicode_is_numeric(uint32_t code);    /* Nd, Nl, No                                    */
+bool unicode_is_punct(uint32_t code);      /* ASCII punctuation and symbols, and P*         */
+bool unicode_is_mark(uint32_t code);       /* Mn, Mc, Me                                    */
+bool unicode_is_nonspacing(uint32_t code); /* Mn                                         */
+bool unicode_is_other(uint32_t code);      /* Cc, Cf, Co; not Cn                            */
+bool unicode_is_ideograph(uint32_t code);  /* what BERT puts blanks around: CJK ideographs */
+bool unicode_is_word(uint32_t code);       /* UTS 18 word: Alphabetic, M, Nd, Pc, Join_Control */
 
 enum unicode_form { UNICODE_NFC, UNICODE_NFD, UNICODE_NFKC, UNICODE_NFKD };
 /* Is this text certainly in that form already (one quick pass)? */

@@ -99,8 +99,12 @@ const char *vocab_bytes(const struct vocab *vocab, int32_t id, size_t *length)
 int32_t vocab_find(const struct vocab *vocab, const char *text, size_t length)
 {
     int32_t id = map_get(&vocab->texts, text, length, -1);
-    if (id >= 0 || length > 2 * vocab->longest || unicode_check(text, length) < length)
+    if (id >= 0)
         return id;
+    if (vocab->kind == VOCAB_TEXTS)
+        return vocab_word(vocab, text, length);
+    if (length > 2 * vocab->longest || unicode_check(text, length) < length)
+        return -1;
     char small[256], *bytes = length <= sizeof small ? small : malloc(length);
     size_t n;
     if (bytes && vocab_from_letters(text, length, bytes, &n))
@@ -153,13 +157,14 @@ static void write_bytes(struct vocab *vocab, const struct vocab_entry *entries,
         const struct vocab_entry *e = &entries[by_id[id] - 1];
         const char *text = e->shown ? e->shown : e->text;
         size_t text_length = e->shown ? e->shown_length : e->length, length;
-        if (vocab_from_letters(text, text_length, vocab->bytes + at, &length)) {
-            if (!e->added)
-                vocab->flags[id] |= VOCAB_WORD;
-        } else {
+        bool plain = vocab->kind == VOCAB_TEXTS;
+        bool letters = !plain && vocab_from_letters(text, text_length, vocab->bytes + at, &length);
+        if (!letters) {
             length = text_length;
             memcpy(vocab->bytes + at, text, length);
         }
+        if (!e->added && !e->hidden && (plain || letters))
+            vocab->flags[id] |= VOCAB_WORD;
         if ((vocab->flags[id] & VOCAB_WORD) && length > vocab->longest)
             vocab->longest = length;
         at += length;
@@ -203,9 +208,10 @@ static bool index_texts(struct vocab *vocab, const struct vocab_entry *entries, 
     return true;
 }
 
-bool vocab_build(struct vocab *vocab, const struct vocab_entry *entries, size_t n, struct err *err)
+bool vocab_build(struct vocab *vocab, enum vocab_kind kind, const struct vocab_entry *entries,
+                 size_t n, struct err *err)
 {
-    *vocab = (struct vocab){ 0 };
+    *vocab = (struct vocab){ .kind = kind };
     uint32_t *by_id = NULL;
     size_t bytes = 0, n_slots = 64;
     for (size_t i = 0; i < n; i++) {

@@ -1,9 +1,10 @@
 /* vocab.h - token ids and the bytes that they stand for, in flat tables.
  *
- * A byte-level vocabulary writes every byte as one letter (GPT-2's table: printable Latin-1 stands
- * for itself, the others for U+0100 and up). Here tokens are kept as the bytes themselves. A token
- * with a letter outside of that table can never come out of the merges; like the library's decoder
- * this keeps such a token as its text. Immutable after vocab_build: any number of threads. */
+ * Most vocabularies are texts, kept as they are. A byte-level vocabulary writes every byte as one
+ * letter (GPT-2's table: printable Latin-1 stands for itself, the others for U+0100 and up). Here
+ * tokens are kept as the bytes themselves. A token with a letter outside of that table can never
+ * come out of the merges; like the library's decoder this keeps such a token as its text. Immutable
+ * after vocab_build: any number of threads. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,6 +26,7 @@ struct vocab_entry {
     size_t length;
     int32_t id;
     bool added, special; /* an added token; it may repeat an entry of the model */
+    bool hidden;         /* no text becomes it by way of the model: not a word  */
     const char *shown;   /* NULL, or what to write for it: an added token's normalized text */
     size_t shown_length;
 };
@@ -32,7 +34,12 @@ struct vocab_slot {
     uint32_t tag; /* of the bytes' hash */
     int32_t id;   /* -1: free */
 };
+enum vocab_kind {
+    VOCAB_LETTERS, /* byte-level: entries' texts are letters for bytes */
+    VOCAB_TEXTS,   /* texts stand for themselves                       */
+};
 struct vocab {
+    enum vocab_kind kind;
     uint32_t *offsets; /* [n + 1] into bytes */
     char *bytes;
     uint8_t *flags;           /* [n] */
@@ -43,8 +50,8 @@ struct vocab {
     struct map texts; /* added tokens and those that are no words, by their text */
 };
 /* ERR_FORMAT: an id out of range or of two texts, a text of two ids. On false nothing is left. */
-MUST_USE bool vocab_build(struct vocab *vocab, const struct vocab_entry *entries, size_t n,
-                          struct err *err);
+MUST_USE bool vocab_build(struct vocab *vocab, enum vocab_kind kind,
+                          const struct vocab_entry *entries, size_t n, struct err *err);
 void vocab_clear(struct vocab *vocab);
 
 /* The word with exactly these bytes, or -1. */

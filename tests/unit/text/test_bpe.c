@@ -14,7 +14,7 @@ static void open_bpe(struct vocab *vocab, struct bpe *bpe, const char *const *te
     for (size_t i = 0; i < n; i++)
         entries[i] =
             (struct vocab_entry){ .text = texts[i], .length = strlen(texts[i]), .id = (int32_t)i };
-    assert_ok(vocab_build(vocab, entries, n, &err), &err);
+    assert_ok(vocab_build(vocab, VOCAB_LETTERS, entries, n, &err), &err);
     free(entries);
     assert_ok(bpe_open(bpe, vocab, n_merges, &err), &err);
     for (size_t i = 0; i < n_merges; i++) {
@@ -199,7 +199,7 @@ static void test_megabyte(void **state)
     memset(text, 'a', MEGABYTE);
     for (int i = 0; i < LEVELS; i++)
         entries[i] = (struct vocab_entry){ .text = text, .length = (size_t)1 << i, .id = i };
-    assert_ok(vocab_build(&vocab, entries, LEVELS, &err), &err);
+    assert_ok(vocab_build(&vocab, VOCAB_LETTERS, entries, LEVELS, &err), &err);
     assert_ok(bpe_open(&bpe, &vocab, LEVELS - 1, &err), &err);
     for (int i = 0; i + 1 < LEVELS; i++)
         bpe_add(&bpe, i, i, (uint32_t)i, i + 1);
