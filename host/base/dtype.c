@@ -4,8 +4,9 @@
 #include <string.h>
 
 static const struct {
-    size_t bytes;
+    size_t bytes; /* of a block */
     const char *name, *safetensors;
+    int32_t block; /* 0: one element */
 } DTYPES[DTYPE_COUNT] = {
     [DTYPE_NONE] = { 0, "none", NULL },
     [DTYPE_F64] = { 8, "f64", "F64" },
@@ -24,12 +25,47 @@ static const struct {
     [DTYPE_U32] = { 4, "u32", "U32" },
     [DTYPE_U64] = { 8, "u64", "U64" },
     [DTYPE_BOOL] = { 1, "bool", "BOOL" },
+    [DTYPE_Q4_0] = { 18, "Q4_0", NULL, 32 },
+    [DTYPE_Q4_1] = { 20, "Q4_1", NULL, 32 },
+    [DTYPE_Q5_0] = { 22, "Q5_0", NULL, 32 },
+    [DTYPE_Q5_1] = { 24, "Q5_1", NULL, 32 },
+    [DTYPE_Q8_0] = { 34, "Q8_0", NULL, 32 },
+    [DTYPE_Q2_K] = { 84, "Q2_K", NULL, 256 },
+    [DTYPE_Q3_K] = { 110, "Q3_K", NULL, 256 },
+    [DTYPE_Q4_K] = { 144, "Q4_K", NULL, 256 },
+    [DTYPE_Q5_K] = { 176, "Q5_K", NULL, 256 },
+    [DTYPE_Q6_K] = { 210, "Q6_K", NULL, 256 },
+    [DTYPE_IQ4_NL] = { 18, "IQ4_NL", NULL, 32 },
+    [DTYPE_IQ4_XS] = { 136, "IQ4_XS", NULL, 256 },
+    [DTYPE_MXFP4] = { 17, "MXFP4", NULL, 32 },
+    [DTYPE_TQ1_0] = { 54, "TQ1_0", NULL, 256 },
+    [DTYPE_TQ2_0] = { 66, "TQ2_0", NULL, 256 },
 };
 
 size_t dtype_bytes(enum dtype dtype)
 {
     CHECK((unsigned)dtype < DTYPE_COUNT);
+    CHECK(DTYPES[dtype].block == 0);
     return DTYPES[dtype].bytes;
+}
+
+int32_t dtype_block(enum dtype dtype)
+{
+    CHECK((unsigned)dtype < DTYPE_COUNT);
+    return DTYPES[dtype].block != 0 ? DTYPES[dtype].block : dtype != DTYPE_NONE;
+}
+
+size_t dtype_block_bytes(enum dtype dtype)
+{
+    CHECK((unsigned)dtype < DTYPE_COUNT);
+    return DTYPES[dtype].bytes;
+}
+
+size_t dtype_row_bytes(enum dtype dtype, size_t n)
+{
+    const size_t block = (size_t)dtype_block(dtype);
+    CHECK(block != 0 && n % block == 0);
+    return n / block * DTYPES[dtype].bytes;
 }
 
 const char *dtype_name(enum dtype dtype)
@@ -41,7 +77,7 @@ const char *dtype_name(enum dtype dtype)
 enum dtype dtype_from_safetensors(const char *name)
 {
     for (int i = DTYPE_NONE + 1; i < DTYPE_COUNT; i++)
-        if (strcmp(DTYPES[i].safetensors, name) == 0)
+        if (DTYPES[i].safetensors != NULL && strcmp(DTYPES[i].safetensors, name) == 0)
             return (enum dtype)i;
     return DTYPE_NONE;
 }

@@ -177,84 +177,6 @@ static bool check_cover(const struct entry *entries, int32_t n, uint64_t data_by
     return true;
 }
 
-/* Room for n more tensors, their names and one file. Changes capacities only. */
-static bool grow(struct tensor_dir *dir, int32_t n, size_t name_bytes, struct err *err)
-{
-    size_t n_tensors = (size_t)dir->n_tensors + (size_t)n;
-    if (n_tensors > INT32_MAX)
-        return err_set(err, ERR_FORMAT, "more than %d tensors", INT32_MAX);
-    if (dir->by_name.slots == NULL && !map_init(&dir->by_name, (size_t)n, err))
-        return false;
-    struct tensor *tensors = realloc(dir->tensors, (n_tensors + 1) * sizeof *tensors);
-    if (tensors == NULL)
-        goto memory;
-    dir->tensors = tensors;
-    struct file_map *files = realloc(dir->files, ((size_t)dir->n_files + 1) * sizeof *files);
-    if (files == NULL)
-        goto memory;
-    dir->files = files;
-    char **labels = realloc(dir->labels, ((size_t)dir->n_files + 1) * sizeof *labels);
-    if (labels == NULL)
-        goto memory;
-    dir->labels = labels;
-    /* Not realloc: the tensors point into the block, and move with it. */
-    char *names = malloc(dir->names_used + name_bytes + 1);
-    if (names == NULL)
-        goto memory;
-    if (dir->names_used != 0)
-        memcpy(names, dir->names, dir->names_used);
-    for (int32_t i = 0; i < dir->n_tensors; i++)
-        dir->tensors[i].name = names + (dir->tensors[i].name - dir->names);
-    free(dir->names);
-    dir->names = names;
-    return true;
-memory:
-    return err_set(err, ERR_MEMORY, "no memory for a directory of %zu tensors", n_tensors);
-}
-
-static bool commit(struct tensor_dir *dir, struct entry *entries, int32_t n, struct file_map file,
-                   const uint8_t *data, const char *label, struct err *err)
-{
-    size_t name_bytes = 0;
-    for (int32_t i = 0; i < n; i++) {
-        const struct tensor *other = tensor_dir_find(dir, entries[i].tensor.name);
-        if (other != NULL)
-            return err_set(err, ERR_FORMAT, "tensor \"%.200s\" is already in %.120s", other->name,
-                           dir->labels[other->file]);
-        name_bytes += strlen(entries[i].tensor.name) + 1;
-    }
-    char *label_copy = strdup(label);
-    if (label_copy == NULL)
-        return err_set(err, ERR_MEMORY, "no memory for a file name");
-    if (!grow(dir, n, name_bytes, err))
-        goto fail;
-    for (int32_t i = 0; i < n; i++) {
-        const char *name = entries[i].tensor.name;
-        if (!map_set(&dir->by_name, name, strlen(name), dir->n_tensors + i, NULL)) {
-            err_set(err, ERR_MEMORY, "no memory for %d tensor names", n);
-            goto fail;
-        }
-    }
-    /* Nothing below can fail. */
-    for (int32_t i = 0; i < n; i++) {
-        struct tensor *tensor = &dir->tensors[dir->n_tensors + i];
-        size_t length = strlen(entries[i].tensor.name) + 1;
-        char *name = memcpy(dir->names + dir->names_used, entries[i].tensor.name, length);
-        dir->names_used += length;
-        *tensor = entries[i].tensor;
-        tensor->name = name;
-        tensor->data = data + entries[i].begin;
-        tensor->file = dir->n_files;
-    }
-    dir->n_tensors += n;
-    dir->labels[dir->n_files] = label_copy;
-    dir->files[dir->n_files++] = file;
-    return true;
-fail:
-    free(label_copy);
-    return false;
-}
-
 static uint64_t read_u64(const uint8_t *bytes)
 {
     uint64_t value = 0;
@@ -300,6 +222,7 @@ bool safetensors_add(struct tensor_dir *dir, struct file_map file, const char *l
 {
     struct cJSON *tree = NULL;
     struct entry *entries = NULL;
+    struct tensor *tensors = NULL;
     size_t header_bytes = 0;
     int32_t n = 0;
     if (!find_header(file, &header_bytes, err))
@@ -319,7 +242,8 @@ bool safetensors_add(struct tensor_dir *dir, struct file_map file, const char *l
     }
     int64_t count = json_count(&root); /* bounded by nodes_max */
     entries = calloc((size_t)count + 1, sizeof *entries);
-    if (entries == NULL) {
+    tensors = calloc((size_t)count + 1, sizeof *tensors);
+    if (entries == NULL || tensors == NULL) {
         err_set(err, ERR_MEMORY, "no memory for a header of %lld tensors", (long long)count);
         goto fail;
     }
@@ -332,14 +256,21 @@ bool safetensors_add(struct tensor_dir *dir, struct file_map file, const char *l
         }
     }
     qsort(entries, (size_t)n, sizeof *entries, by_offset);
-    if (!check_cover(entries, n, data_bytes, err) ||
-        !commit(dir, entries, n, file, data, label, err))
+    if (!check_cover(entries, n, data_bytes, err))
+        goto fail;
+    for (int32_t i = 0; i < n; i++) {
+        tensors[i] = entries[i].tensor;
+        tensors[i].data = data + entries[i].begin;
+    }
+    if (!tensor_dir_add(dir, tensors, n, file, label, err))
         goto fail;
     free(entries);
+    free(tensors);
     json_free(tree);
     return true;
 fail:
     free(entries);
+    free(tensors);
     json_free(tree);
     err->field[0] = 0; /* fields are for requests */
     err_prefix(err, "%s", label);

@@ -17,7 +17,7 @@ struct tensor {
     int32_t n_dims;                /* 0 (a scalar) to 4 */
     int64_t dims[TENSOR_DIMS_MAX]; /* outermost first; each >= 0, product checked */
     const uint8_t *data;           /* little-endian, row-major, any alignment */
-    size_t bytes;                  /* = product(dims) * dtype_bytes(dtype), checked */
+    size_t bytes;                  /* = dtype_row_bytes(dtype, product(dims)), checked */
     int32_t file;                  /* index into files */
 };
 struct tensor_dir {
@@ -30,6 +30,12 @@ struct tensor_dir {
     char *names;        /* one block */
     size_t names_used;
 };
+/* For readers: n checked tensors of one mapped file, in file order. Names are copied; they may not
+ * be in the directory yet (ERR_FORMAT names both files), nor twice among the new ones (the caller
+ * has seen to that). `label` is copied. On success the directory takes the mapping over; on false
+ * nothing has changed. */
+MUST_USE bool tensor_dir_add(struct tensor_dir *dir, const struct tensor *tensors, int32_t n,
+                             struct file_map file, const char *label, struct err *err);
 /* A zeroed struct is an empty directory. NULL when there is no such tensor. */
 const struct tensor *tensor_dir_find(const struct tensor_dir *dir, const char *name);
 /* Frees and unmaps everything. */

@@ -219,14 +219,23 @@ static void test_dtype(void **state)
     (void)state;
     assert_int_equal(dtype_bytes(DTYPE_NONE), 0);
     for (int i = 1; i < DTYPE_COUNT; i++) {
-        assert_true(dtype_bytes((enum dtype)i) > 0);
-        assert_non_null(dtype_name((enum dtype)i));
+        const enum dtype dtype = (enum dtype)i;
+        assert_true(dtype_block_bytes(dtype) > 0);
+        assert_true(dtype_block(dtype) > 1 || dtype_bytes(dtype) == dtype_block_bytes(dtype));
+        assert_non_null(dtype_name(dtype));
     }
     assert_int_equal(dtype_from_safetensors("BF16"), DTYPE_BF16);
     assert_int_equal(dtype_from_safetensors("F8_E4M3"), DTYPE_F8_E4M3);
     assert_int_equal(dtype_from_safetensors("bf16"), DTYPE_NONE);
     assert_int_equal(dtype_from_safetensors(""), DTYPE_NONE);
     assert_int_equal(dtype_from_safetensors("F4"), DTYPE_NONE);
+    assert_int_equal(dtype_from_safetensors("Q4_0"), DTYPE_NONE);
+    assert_int_equal(dtype_block(DTYPE_NONE), 0);
+    assert_int_equal(dtype_block(DTYPE_F16), 1);
+    assert_int_equal(dtype_block(DTYPE_Q4_K), 256);
+    assert_int_equal(dtype_row_bytes(DTYPE_F16, 3), 6);
+    assert_int_equal(dtype_row_bytes(DTYPE_Q4_0, 64), 36);
+    assert_int_equal(dtype_row_bytes(DTYPE_Q6_K, 512), 420);
 }
 
 /* Known answers of Random123's kat_vectors, philox4x32 with 10 rounds. */
