@@ -35,6 +35,12 @@ static const struct family FAMILIES[] = {
       32, 0, 32768 },
     { "Qwen3ForCausalLM", "qwen3", BIAS_ASKED, BIAS_ASKED, BIAS_NEVER, true, WINDOW_UPPER, 4096, 32,
       128, 32768 },
+    { "MixtralForCausalLM", "mixtral", BIAS_NEVER, BIAS_NEVER, BIAS_NEVER, false, WINDOW_EVERY, 0,
+      8, 0, 131072 },
+    { "Qwen2MoeForCausalLM", "qwen2_moe", BIAS_ALWAYS, BIAS_NEVER, BIAS_NEVER, false, WINDOW_UPPER,
+      4096, 16, 0, 32768 },
+    { "Qwen3MoeForCausalLM", "qwen3_moe", BIAS_ASKED, BIAS_ASKED, BIAS_NEVER, true, WINDOW_UPPER,
+      4096, 4, 0, 32768 },
 };
 enum { N_FAMILIES = sizeof FAMILIES / sizeof *FAMILIES };
 
@@ -50,13 +56,7 @@ static const struct {
 
 /* Bounds that no model comes near, small enough that no product below overflows: 2^20 features,
  * 2^24 rows of vocabulary, 2^24 positions. */
-enum {
-    WIDTH_MAX = 1 << 20,
-    HEADS_MAX = 4096,
-    HEAD_DIM_MAX = 1024,
-    VOCAB_MAX = 1 << 24,
-    POSITIONS_MAX = 1 << 24
-};
+enum { HEADS_MAX = 4096, HEAD_DIM_MAX = 1024, VOCAB_MAX = 1 << 24, POSITIONS_MAX = 1 << 24 };
 
 void config_file_error(struct err *err, const char *file)
 {
@@ -353,7 +353,8 @@ static bool read_root(struct config *c, const struct json_ref *root, struct err 
         !rope_read(&c->rope, root, c->head_dim, positions, err) ||
         !read_windows(c, family, root, err) || !group_layers(c, err) ||
         !opt_count(root, "bos_token_id", -1, c->vocab - 1, &c->bos, err) ||
-        !config_read_eos(root, c->vocab, c->eos, &c->n_eos, err))
+        !config_read_eos(root, c->vocab, c->eos, &c->n_eos, err) ||
+        !config_read_experts(c, root, err))
         return false;
     rope_positions(&c->rope, positions, &c->ctx, &c->ctx_limit);
     c->dtype = read_dtype(root);

@@ -13,11 +13,29 @@
 #include "host/model/rope.h"
 
 enum { LAYERS_MAX = 1024, CONFIG_EOS_MAX = 16 };
+/* Bounds that no model comes near, small enough that no product below overflows. */
+enum { WIDTH_MAX = 1 << 20, EXPERTS_MAX = 1024, EXPERTS_CHOSEN_MAX = 64 };
 
 struct config_layer {
     int32_t window;   /* a token sees itself and window - 1 before it; 0: everything */
     int32_t kv_group; /* layers of one window share a group of KV pages */
     int32_t kv_layer; /* index inside the group */
+    bool experts;     /* instead of the MLP */
+};
+/* What the tensors of experts are called (names.c). */
+enum expert_names {
+    EXPERTS_MIXTRAL, /* block_sparse_moe.gate, .experts.N.w1 (gate), w3 (up), w2 (down) */
+    EXPERTS_QWEN,    /* mlp.gate, mlp.experts.N.gate_proj, up_proj, down_proj */
+};
+struct config_experts {
+    int32_t n, n_chosen;  /* n 0: no layer has experts */
+    int32_t width;        /* outputs of gate and of up */
+    int32_t shared_width; /* of an expert that every row goes through; 0: there is none */
+    enum expert_names names;
+    enum route route;
+    bool bias; /* router, gate, up and down */
+    enum gate gate;
+    float gate_limit; /* GATE_SWIGLU_CLAMPED */
 };
 struct config {
     char architecture[64]; /* "LlamaForCausalLM" */
@@ -29,6 +47,7 @@ struct config {
     bool qkv_bias, o_bias, mlp_bias; /* mlp: gate, up and down */
     bool tied;                       /* the head is the embedding table */
     enum gate gate;
+    struct config_experts experts;
     struct rope_config rope;
     float embed_scale, residual_scale, attend_scale,
         logit_scale;                       /* 1; attend: 1 / sqrt(head_dim) */
@@ -47,9 +66,12 @@ struct config {
  * the text). */
 MUST_USE bool config_read(struct config *config, const char *json, size_t length, struct err *err);
 
+struct json_ref;
+/* config_experts.c: config->experts and which layers have them, once all else has been read. */
+MUST_USE bool config_read_experts(struct config *config, const struct json_ref *root,
+                                  struct err *err);
 /* Token ids as an integer, a list, or absent: eos_token_id of config.json and
  * generation_config.json. Appends those that are not in the list yet; -1 means none. */
-struct json_ref;
 MUST_USE bool config_read_eos(const struct json_ref *root, int32_t vocab, int32_t *eos,
                               int32_t *n_eos, struct err *err);
 /* A field error of json.h becomes one of a file: ERR_FORMAT, "file: " before the text. */

@@ -7,8 +7,11 @@
  *     x       += W_o . attended
  *     gated    = act(W_gate . norm(x)) * (W_up . norm(x))                      [rows][intermediate]
  *     x       += W_down . gated
- *   logits = W_head . norm(x) of the rows that want them                    [logit
- * rows][vocabulary]
+ *   or, in a layer with experts, for the n_chosen experts e of each row:
+ *     e, weights = route(W_router . norm(x));  gated_e = act(W_gate_e . norm(x)) * (W_up_e .
+ * norm(x)) x         += sum over e of weight_e * W_down_e . gated_e x         +=
+ * sigmoid(W_shared_router . norm(x)) * W_down . gated, where an expert is shared logits = W_head .
+ * norm(x) of the rows that want them                    [logit rows][vocabulary]
  *
  * Scratch is reserved once; nothing is allocated here while serving. Called by one thread at a
  * time. Families differ in fields of struct config, not in this list. */
@@ -17,12 +20,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of the widest MLP or shared expert; 0: there is neither. */
+static int32_t mlp_width(const struct config *c)
+{
+    int32_t width = c->experts.shared_width;
+    for (int32_t l = 0; l < c->n_layers; l++)
+        if (!c->layers[l].experts && c->intermediate > width)
+            width = c->intermediate;
+    return width;
+}
+
 bool model_reserve_scratch(struct model *model, struct err *err)
 {
     const struct config *c = &model->config;
     struct model_state *s = model->state;
     struct backend *be = model->be;
-    const int32_t n_q = c->n_heads * c->head_dim;
+    struct view ids = { 0 }, weights = { 0 };
+    const struct config_experts *e = &c->experts;
+    const int32_t n_q = c->n_heads * c->head_dim, n_slots = model->rows_max * e->n_chosen;
+    const int32_t mlp = mlp_width(c);
     const struct {
         struct view *view;
         enum dtype dtype;
@@ -31,10 +47,17 @@ bool model_reserve_scratch(struct model *model, struct err *err)
         { &s->x, be->activation, model->rows_max, c->hidden },
         { &s->q, be->activation, model->rows_max, n_q },
         { &s->attended, be->activation, model->rows_max, n_q },
-        { &s->gated, be->activation, model->rows_max, c->intermediate },
+        { &s->gated, be->activation, model->rows_max, mlp },
         { &model->logits, DTYPE_F32, model->logit_rows_max, c->vocab },
+        { &s->routed, DTYPE_F32, model->rows_max, e->n },
+        { &s->shared_routed, DTYPE_F32, model->rows_max, e->shared_width > 0 },
+        { &s->expert_gated, be->activation, n_slots, e->width },
+        { &ids, DTYPE_I32, n_slots, 1 },
+        { &weights, DTYPE_F32, n_slots, 1 },
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        if (wanted[i].n_rows == 0 || wanted[i].n_cols == 0)
+            continue;
         const size_t bytes =
             (size_t)wanted[i].n_rows * (size_t)wanted[i].n_cols * dtype_bytes(wanted[i].dtype);
         void *memory;
@@ -43,8 +66,11 @@ bool model_reserve_scratch(struct model *model, struct err *err)
         *wanted[i].view = view_of(memory, wanted[i].dtype, wanted[i].n_rows, wanted[i].n_cols);
         model->activation_bytes += bytes;
     }
+    s->expert_ids = ids.data;
+    s->expert_weights = weights.data;
     int32_t widest = c->hidden;
-    const int32_t products[] = { n_q + 2 * c->n_kv_heads * c->head_dim, 2 * c->intermediate };
+    const int32_t products[] = { n_q + 2 * c->n_kv_heads * c->head_dim, 2 * mlp, 2 * e->width,
+                                 e->n };
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         widest = products[i] > widest ? products[i] : widest;
     struct backend_limits limits = {
@@ -58,6 +84,9 @@ bool model_reserve_scratch(struct model *model, struct err *err)
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
         .ctx = model->ctx,
+        .n_experts = e->n,
+        .n_chosen = e->n_chosen,
+        .expert_cols = 2 * e->width > c->hidden ? 2 * e->width : c->hidden,
     };
     for (int32_t g = 0; g < c->n_kv_groups; g++)
         limits.windows[g] = c->windows[g];
@@ -68,19 +97,23 @@ bool model_tune(struct model *model, struct err *err)
 {
     const struct model_state *s = model->state;
     enum { EACH = 4 };
-    const int32_t n = model->config.n_layers * EACH + 1;
+    int32_t n = 0;
     if (model->be->ops->tune == NULL)
         return true;
-    const struct weight **weights = calloc((size_t)n, sizeof(const struct weight *));
+    const struct weight **weights =
+        calloc((size_t)model->config.n_layers * EACH + 1, sizeof(const struct weight *));
     if (weights == NULL)
-        return err_set(err, ERR_MEMORY, "no memory for a list of %d matrices", n);
+        return err_set(err, ERR_MEMORY, "no memory for a list of the matrices of %d layers",
+                       model->config.n_layers);
     for (int32_t l = 0; l < model->config.n_layers; l++) {
         const struct layer *layer = &s->layers[l];
         const struct weight *const of_layer[EACH] = { &layer->qkv, &layer->o, &layer->gate_up,
                                                       &layer->down };
-        memcpy(weights + (size_t)l * EACH, of_layer, sizeof of_layer);
+        for (int32_t i = 0; i < EACH; i++)
+            if (of_layer[i]->n_parts > 0)
+                weights[n++] = of_layer[i];
     }
-    weights[n - 1] = &s->head;
+    weights[n++] = &s->head;
     model->be->ops->tune(model->be, weights, n);
     free(weights);
     return true;
@@ -114,6 +147,77 @@ static void linear(const struct step *step, const struct weight *w, struct view 
                                     });
 }
 
+static void route(const struct step *step, const struct config_experts *e, struct view logits,
+                  enum route kind, const struct model_state *s)
+{
+    step->be->ops->route(step->be, &(struct route_op){
+                                       .logits = logits,
+                                       .ids = s->expert_ids,
+                                       .weights = s->expert_weights,
+                                       .n_chosen = logits.n_cols == 1 ? 1 : e->n_chosen,
+                                       .kind = kind,
+                                   });
+}
+
+/* x += sum of the chosen experts of norm(x), and the shared one. All of them read x before any adds
+ * to it. */
+static void experts(const struct step *step, const struct config *c, const struct model_state *s,
+                    const struct layer *layer, struct view x)
+{
+    struct backend *be = step->be;
+    const struct config_experts *e = &c->experts;
+    const struct norm *norm = &layer->mlp_norm;
+    const bool shared = e->shared_width > 0;
+    const int32_t n = x.n_rows;
+    const struct view routed = view_head(s->routed, n);
+    struct view gated = { 0 }, shared_routed = { 0 };
+    linear(step, &layer->router, x, routed, norm, NULL, EPILOGUE_STORE, 1);
+    if (shared) {
+        shared_routed = view_head(s->shared_routed, n);
+        gated = view_of(s->gated.data, s->gated.dtype, n, e->shared_width);
+        linear(step, &layer->shared_router, x, shared_routed, norm, NULL, EPILOGUE_STORE, 1);
+        linear(step, &layer->gate_up, x, gated, norm, NULL, EPILOGUE_GATE, 1);
+    }
+    route(step, e, routed, e->route, s);
+    struct linear_experts_op op = { .y = view_head(s->expert_gated, n * e->n_chosen),
+                                    .x = x,
+                                    .w = &layer->expert_gate_up,
+                                    .pre = norm,
+                                    .ids = s->expert_ids,
+                                    .weights = s->expert_weights,
+                                    .n_chosen = e->n_chosen,
+                                    .epilogue = EPILOGUE_GATE,
+                                    .gate = e->gate,
+                                    .gate_limit = e->gate_limit,
+                                    .scale = 1 };
+    be->ops->linear_experts(be, &op);
+    op.x = op.y;
+    op.y = x;
+    op.w = &layer->expert_down;
+    op.pre = NULL;
+    op.epilogue = EPILOGUE_ADD;
+    op.scale = c->residual_scale;
+    be->ops->linear_experts(be, &op);
+    if (!shared)
+        return;
+    route(step, e, shared_routed, ROUTE_SIGMOID, s);
+    if (step->tap != NULL)
+        step->tap(step->tap_context, &layer->down, gated, NULL);
+    const struct experts one = { layer->down.name, 1, &layer->down };
+    op.x = gated;
+    op.w = &one;
+    op.n_chosen = 1;
+    be->ops->linear_experts(be, &op);
+}
+
+static void mlp(const struct step *step, const struct config *c, const struct model_state *s,
+                const struct layer *layer, struct view x)
+{
+    const struct view gated = view_of(s->gated.data, s->gated.dtype, x.n_rows, c->intermediate);
+    linear(step, &layer->gate_up, x, gated, &layer->mlp_norm, NULL, EPILOGUE_GATE, 1);
+    linear(step, &layer->down, gated, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
+}
+
 void model_forward(struct model *model, const struct batch *batch, const struct kv_cache *kv,
                    model_tap *tap, void *tap_context, _Atomic uint64_t *beat)
 {
@@ -125,7 +229,7 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
     CHECK(batch->n_logit_rows >= 0 && batch->n_logit_rows <= model->logit_rows_max);
     CHECK(kv->n_groups == c->n_kv_groups && batch->n_groups == c->n_kv_groups);
     const struct view x = view_head(s->x, n), q = view_head(s->q, n);
-    const struct view attended = view_head(s->attended, n), gated = view_head(s->gated, n);
+    const struct view attended = view_head(s->attended, n);
     const struct step step = { be, batch, tap, tap_context, c->gate };
     if (tap == NULL && be->ops->replay != NULL && be->ops->replay(be, batch, kv)) {
         if (beat != NULL)
@@ -158,8 +262,10 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
                                                  .scale = c->attend_scale,
                                                  .soft_cap = c->attend_soft_cap });
         linear(&step, &layer->o, attended, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
-        linear(&step, &layer->gate_up, x, gated, &layer->mlp_norm, NULL, EPILOGUE_GATE, 1);
-        linear(&step, &layer->down, gated, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
+        if (c->layers[l].experts)
+            experts(&step, c, s, layer, x);
+        else
+            mlp(&step, c, s, layer, x);
         if (beat != NULL)
             atomic_fetch_add_explicit(beat, 1, memory_order_relaxed);
     }

@@ -112,10 +112,13 @@ static bool add_vector(struct plan *plan, const char *name, int32_t n, bool is_g
     return true;
 }
 
-/* Bits a weight is to have; 0: as stored. */
+/* Bits a weight is to have; 0: as stored. Routers are small, and a code's error may send a row to
+ * another expert. */
 static int32_t bits_wanted(const struct plan *plan, enum matrix_slot slot)
 {
     const struct model_options *options = plan->options;
+    if (slot == MATRIX_ROUTER || slot == MATRIX_SHARED_ROUTER)
+        return 0;
     const bool table = slot == MATRIX_EMBED || slot == MATRIX_HEAD;
     if (options->weights != WEIGHTS_INT8 && options->weights != WEIGHTS_INT4)
         return 0;
@@ -124,11 +127,16 @@ static int32_t bits_wanted(const struct plan *plan, enum matrix_slot slot)
     return options->weights == WEIGHTS_INT8 ? 8 : 4;
 }
 
-static void add_slot(struct plan *plan, const char *name, enum dtype stored,
+/* Experts behind the first add to its line. */
+static void add_slot(struct plan *plan, const char *name, int32_t expert, enum dtype stored,
                      const struct item *item)
 {
     struct model_state *state = plan->model->state;
     const struct layout_shape *shape = &item->part->shape;
+    if (expert > 0) {
+        state->slots[state->n_slots - 1].bytes += item->bytes;
+        return;
+    }
     struct model_slot *slot = &state->slots[state->n_slots++];
     *slot = (struct model_slot){ .n_out = shape->n_out, .n_in = shape->n_in, .bytes = item->bytes };
     snprintf(slot->name, sizeof slot->name, "%s", name);
@@ -145,8 +153,9 @@ static void add_slot(struct plan *plan, const char *name, enum dtype stored,
     }
 }
 
-static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *name, int32_t n_out,
-                       int32_t n_in, struct weight_part *part, struct err *err)
+/* expert: its index; 0 for other matrices. */
+static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *name, int32_t expert,
+                       int32_t n_out, int32_t n_in, struct weight_part *part, struct err *err)
 {
     const struct backend *be = plan->model->be;
     const struct tensor *tensor;
@@ -188,11 +197,12 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
     item->tensor = tensor;
     item->part = part;
     plan->model->n_parameters += (int64_t)n_out * n_in;
-    add_slot(plan, name, stored, item);
+    add_slot(plan, name, expert, stored, item);
     return true;
 }
 
-static struct weight *weight_of(struct model_state *state, int32_t l, enum matrix_slot slot)
+static struct weight *weight_of(struct model_state *state, int32_t l, enum matrix_slot slot,
+                                int32_t expert)
 {
     switch (slot) {
     case MATRIX_EMBED:
@@ -204,9 +214,18 @@ static struct weight *weight_of(struct model_state *state, int32_t l, enum matri
     case MATRIX_O:
         return &state->layers[l].o;
     case MATRIX_GATE_UP:
+    case MATRIX_SHARED_GATE_UP:
         return &state->layers[l].gate_up;
+    case MATRIX_ROUTER:
+        return &state->layers[l].router;
+    case MATRIX_SHARED_ROUTER:
+        return &state->layers[l].shared_router;
+    case MATRIX_EXPERT_GATE_UP:
+        return &state->layers[l].experts[expert];
+    case MATRIX_EXPERT_DOWN:
+        return &state->layers[l].experts[state->layers[l].expert_gate_up.n + expert];
     default:
-        CHECK(slot == MATRIX_DOWN);
+        CHECK(slot == MATRIX_DOWN || slot == MATRIX_SHARED_DOWN);
         return &state->layers[l].down;
     }
 }
@@ -228,8 +247,9 @@ static struct norm *norm_of(struct model_state *state, int32_t l, enum matrix_sl
     }
 }
 
-/* One row of the table of names, in one layer. */
-static bool add_name(struct plan *plan, const struct name *name, int32_t l, struct err *err)
+/* One row of the table of names, in one layer; of one expert where it has one each. */
+static bool add_name(struct plan *plan, const struct name *name, int32_t l, int32_t expert,
+                     struct err *err)
 {
     struct model_state *state = plan->model->state;
     const struct config *config = &plan->model->config;
@@ -238,7 +258,7 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, stru
     char base[64], tensor[80];
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(base, sizeof base, name->hf, l); /* a format of ours, names.c */
+    snprintf(base, sizeof base, name->hf, l, expert); /* a format of ours, names.c */
 #pragma GCC diagnostic pop
     snprintf(tensor, sizeof tensor, "%s.weight", base);
     if (name_is_vector(name)) {
@@ -246,13 +266,13 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, stru
         *norm = (struct norm){ .kind = config->norm, .n = n_out, .epsilon = config->norm_epsilon };
         return add_vector(plan, tensor, n_out, true, &norm->gain, err);
     }
-    struct weight *weight = weight_of(state, l, name->slot);
+    struct weight *weight = weight_of(state, l, name->slot, expert);
     CHECK(name->part == weight->n_parts && name->part < WEIGHT_PARTS_MAX);
     CHECK(weight->n_parts == 0 || weight->n_in == n_in);
     weight->n_in = n_in;
     weight->n_out += n_out;
     struct weight_part *part = &weight->parts[weight->n_parts++];
-    if (!add_matrix(plan, name->slot, tensor, n_out, n_in, part, err))
+    if (!add_matrix(plan, name->slot, tensor, expert, n_out, n_in, part, err))
         return false;
     if (!name_has_bias(config, name))
         return true;
@@ -262,16 +282,24 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, stru
 
 static void name_weights(struct model_state *state, int32_t n_layers)
 {
-    static const enum matrix_slot slots[4] = { MATRIX_QKV, MATRIX_O, MATRIX_GATE_UP, MATRIX_DOWN };
     state->embed.name = slot_name(MATRIX_EMBED);
     state->head.name = slot_name(MATRIX_HEAD);
-    for (int32_t l = 0; l < n_layers; l++)
-        for (int32_t i = 0; i < 4; i++) {
-            char *name = state->layers[l].names[i];
-            snprintf(name, sizeof state->layers[l].names[i], "layers.%d.%s", l,
-                     slot_name(slots[i]));
-            weight_of(state, l, slots[i])->name = name;
+    for (int32_t l = 0; l < n_layers; l++) {
+        struct layer *layer = &state->layers[l];
+        const int32_t n = layer->expert_gate_up.n;
+        for (int32_t i = 0; i < LAYER_SLOTS; i++) {
+            const enum matrix_slot slot = MATRIX_QKV + i;
+            snprintf(layer->names[i], sizeof layer->names[i], "layers.%d.%s", l, slot_name(slot));
+            if (slot == MATRIX_EXPERT_GATE_UP || slot == MATRIX_EXPERT_DOWN) {
+                for (int32_t e = 0; e < n; e++)
+                    weight_of(state, l, slot, e)->name = layer->names[i];
+            } else if ((slot != MATRIX_SHARED_GATE_UP && slot != MATRIX_SHARED_DOWN) || n > 0) {
+                weight_of(state, l, slot, 0)->name = layer->names[i];
+            }
         }
+        layer->expert_gate_up.name = layer->names[MATRIX_EXPERT_GATE_UP - MATRIX_QKV];
+        layer->expert_down.name = layer->names[MATRIX_EXPERT_DOWN - MATRIX_QKV];
+    }
 }
 
 /* A head written out a second time must say the same as the table it is tied to. */
@@ -307,11 +335,40 @@ static bool check_extras(const struct plan *plan, struct err *err)
     return check_tied_head(plan, err);
 }
 
+/* Room for the experts of every layer that has them. */
+static bool make_experts(struct plan *plan, struct err *err)
+{
+    const struct config *config = &plan->model->config;
+    for (int32_t l = 0; l < config->n_layers; l++) {
+        struct layer *layer = &plan->model->state->layers[l];
+        if (!config->layers[l].experts)
+            continue;
+        const int32_t n = config->experts.n;
+        layer->experts = calloc(2 * (size_t)n, sizeof *layer->experts);
+        if (layer->experts == NULL)
+            return err_set(err, ERR_MEMORY, "no memory for %d experts in each layer", n);
+        layer->expert_gate_up = (struct experts){ .n = n, .each = layer->experts };
+        layer->expert_down = (struct experts){ .n = n, .each = layer->experts + n };
+    }
+    return true;
+}
+
+static bool add_layer_name(struct plan *plan, const struct name *name, int32_t l, struct err *err)
+{
+    const int32_t n = name_is_expert(name) ? plan->model->config.experts.n : 1;
+    for (int32_t e = 0; e < n; e++)
+        if (!add_name(plan, name, l, e, err))
+            return false;
+    return true;
+}
+
 static bool make_plan(struct plan *plan, struct err *err)
 {
     struct model_state *state = plan->model->state;
     const struct config *config = &plan->model->config;
-    plan->n_items_max = 2 * N_NAMES * (config->n_layers + 1); /* each name with its bias */
+    /* each name with its bias; gate, up and down of each expert too */
+    plan->n_items_max = 2 * N_NAMES * (config->n_layers + 1) +
+                        2 * WEIGHT_PARTS_MAX * config->experts.n * config->n_layers;
     plan->items = calloc((size_t)plan->n_items_max, sizeof *plan->items);
     state->layers = calloc((size_t)config->n_layers, sizeof *state->layers);
     state->slots = calloc((size_t)plan->n_items_max, sizeof *state->slots);
@@ -319,14 +376,16 @@ static bool make_plan(struct plan *plan, struct err *err)
     plan->used = calloc(n_tensors + 1, sizeof *plan->used);
     if (plan->items == NULL || state->layers == NULL || state->slots == NULL || plan->used == NULL)
         return err_set(err, ERR_MEMORY, "no memory for the plan of %d layers", config->n_layers);
+    if (!make_experts(plan, err))
+        return false;
     for (int32_t i = 0; i < N_NAMES; i++)
-        if (name_needed(config, &NAMES[i]) && !NAMES[i].in_layer &&
-            !add_name(plan, &NAMES[i], 0, err))
+        if (!NAMES[i].in_layer && name_needed(config, &NAMES[i], 0) &&
+            !add_name(plan, &NAMES[i], 0, 0, err))
             return false;
     for (int32_t l = 0; l < config->n_layers; l++)
         for (int32_t i = 0; i < N_NAMES; i++)
-            if (name_needed(config, &NAMES[i]) && NAMES[i].in_layer &&
-                !add_name(plan, &NAMES[i], l, err))
+            if (NAMES[i].in_layer && name_needed(config, &NAMES[i], l) &&
+                !add_layer_name(plan, &NAMES[i], l, err))
                 return false;
     if (plan->tensors != NULL && !check_extras(plan, err))
         return false;

@@ -80,6 +80,11 @@ bool model_open(struct model *model, const struct hf_folder *folder, const char 
                 model->config.quant.name);
         goto fail;
     }
+    if (model->config.experts.n > 0 && be->ops->linear_experts == NULL) {
+        err_set(err, ERR_UNSUPPORTED, "experts (%s) are not supported by %s",
+                model->config.model_type, be->name);
+        goto fail;
+    }
     model->rows_max = options->rows_max;
     model->logit_rows_max = options->logit_rows_max;
     model->vocab = model->config.vocab;
@@ -106,6 +111,8 @@ void model_close(struct model *model)
 {
     model_clear_texts(model);
     if (model->state != NULL) {
+        for (int32_t l = 0; model->state->layers != NULL && l < model->config.n_layers; l++)
+            free(model->state->layers[l].experts);
         free(model->state->layers);
         free(model->state->slots);
         free(model->state);

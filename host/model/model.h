@@ -77,7 +77,8 @@ void model_close(struct model *model);
 const char *model_dummy_config(const char *name);
 
 /* Called before each linear layer with its slot's name and its input (after the pre norm is NOT yet
- * applied: `x` is what the op reads, `pre` the norm that follows, or NULL). For calibration. */
+ * applied: `x` is what the op reads, `pre` the norm that follows, or NULL). For calibration. Routed
+ * experts are not shown: their rows differ from expert to expert. */
 typedef void model_tap(void *context, const struct weight *w, struct view x,
                        const struct norm *pre);
 

@@ -19,10 +19,32 @@ const struct name NAMES[] = {
     { L "self_attn.o_proj", true, MATRIX_O, 0, EXTENT_HIDDEN, EXTENT_Q, NEED_ALWAYS, BIAS_O },
     { L "post_attention_layernorm", true, VECTOR_MLP_NORM, 0, EXTENT_HIDDEN, EXTENT_ONE,
       NEED_ALWAYS, BIAS_NONE },
-    { L "mlp.gate_proj", true, MATRIX_GATE_UP, 0, EXTENT_MLP, EXTENT_HIDDEN, NEED_ALWAYS,
-      BIAS_MLP },
-    { L "mlp.up_proj", true, MATRIX_GATE_UP, 1, EXTENT_MLP, EXTENT_HIDDEN, NEED_ALWAYS, BIAS_MLP },
-    { L "mlp.down_proj", true, MATRIX_DOWN, 0, EXTENT_HIDDEN, EXTENT_MLP, NEED_ALWAYS, BIAS_MLP },
+    { L "mlp.gate_proj", true, MATRIX_GATE_UP, 0, EXTENT_MLP, EXTENT_HIDDEN, NEED_MLP, BIAS_MLP },
+    { L "mlp.up_proj", true, MATRIX_GATE_UP, 1, EXTENT_MLP, EXTENT_HIDDEN, NEED_MLP, BIAS_MLP },
+    { L "mlp.down_proj", true, MATRIX_DOWN, 0, EXTENT_HIDDEN, EXTENT_MLP, NEED_MLP, BIAS_MLP },
+    { L "block_sparse_moe.gate", true, MATRIX_ROUTER, 0, EXTENT_EXPERTS, EXTENT_HIDDEN,
+      NEED_MIXTRAL, BIAS_NONE },
+    { L "block_sparse_moe.experts.%d.w1", true, MATRIX_EXPERT_GATE_UP, 0, EXTENT_EXPERT,
+      EXTENT_HIDDEN, NEED_MIXTRAL, BIAS_NONE },
+    { L "block_sparse_moe.experts.%d.w3", true, MATRIX_EXPERT_GATE_UP, 1, EXTENT_EXPERT,
+      EXTENT_HIDDEN, NEED_MIXTRAL, BIAS_NONE },
+    { L "block_sparse_moe.experts.%d.w2", true, MATRIX_EXPERT_DOWN, 0, EXTENT_HIDDEN, EXTENT_EXPERT,
+      NEED_MIXTRAL, BIAS_NONE },
+    { L "mlp.gate", true, MATRIX_ROUTER, 0, EXTENT_EXPERTS, EXTENT_HIDDEN, NEED_QWEN, BIAS_NONE },
+    { L "mlp.experts.%d.gate_proj", true, MATRIX_EXPERT_GATE_UP, 0, EXTENT_EXPERT, EXTENT_HIDDEN,
+      NEED_QWEN, BIAS_NONE },
+    { L "mlp.experts.%d.up_proj", true, MATRIX_EXPERT_GATE_UP, 1, EXTENT_EXPERT, EXTENT_HIDDEN,
+      NEED_QWEN, BIAS_NONE },
+    { L "mlp.experts.%d.down_proj", true, MATRIX_EXPERT_DOWN, 0, EXTENT_HIDDEN, EXTENT_EXPERT,
+      NEED_QWEN, BIAS_NONE },
+    { L "mlp.shared_expert.gate_proj", true, MATRIX_SHARED_GATE_UP, 0, EXTENT_SHARED, EXTENT_HIDDEN,
+      NEED_SHARED, BIAS_NONE },
+    { L "mlp.shared_expert.up_proj", true, MATRIX_SHARED_GATE_UP, 1, EXTENT_SHARED, EXTENT_HIDDEN,
+      NEED_SHARED, BIAS_NONE },
+    { L "mlp.shared_expert.down_proj", true, MATRIX_SHARED_DOWN, 0, EXTENT_HIDDEN, EXTENT_SHARED,
+      NEED_SHARED, BIAS_NONE },
+    { L "mlp.shared_expert_gate", true, MATRIX_SHARED_ROUTER, 0, EXTENT_ONE, EXTENT_HIDDEN,
+      NEED_SHARED, BIAS_NONE },
     { "model.norm", false, VECTOR_FINAL_NORM, 0, EXTENT_HIDDEN, EXTENT_ONE, NEED_ALWAYS,
       BIAS_NONE },
     { "lm_head", false, MATRIX_HEAD, 0, EXTENT_VOCAB, EXTENT_HIDDEN, NEED_UNTIED, BIAS_NONE },
@@ -47,12 +69,20 @@ int32_t name_extent(const struct config *config, enum extent extent)
         return config->intermediate;
     case EXTENT_VOCAB:
         return config->vocab;
+    case EXTENT_EXPERTS:
+        return config->experts.n;
+    case EXTENT_EXPERT:
+        return config->experts.width;
+    case EXTENT_SHARED:
+        return config->experts.shared_width;
     }
     return 0;
 }
 
-bool name_needed(const struct config *config, const struct name *name)
+bool name_needed(const struct config *config, const struct name *name, int32_t l)
 {
+    const struct config_experts *experts = &config->experts;
+    const bool in_experts = name->in_layer && config->layers[l].experts;
     switch (name->need) {
     case NEED_ALWAYS:
         return true;
@@ -60,6 +90,14 @@ bool name_needed(const struct config *config, const struct name *name)
         return !config->tied;
     case NEED_QK_NORM:
         return config->qk_norm;
+    case NEED_MLP:
+        return !in_experts;
+    case NEED_MIXTRAL:
+        return in_experts && experts->names == EXPERTS_MIXTRAL;
+    case NEED_QWEN:
+        return in_experts && experts->names == EXPERTS_QWEN;
+    case NEED_SHARED:
+        return in_experts && experts->shared_width > 0;
     }
     return false;
 }
@@ -75,6 +113,8 @@ bool name_has_bias(const struct config *config, const struct name *name)
         return config->o_bias;
     case BIAS_MLP:
         return config->mlp_bias;
+    case BIAS_EXPERTS:
+        return config->experts.bias;
     }
     return false;
 }
@@ -94,6 +134,18 @@ const char *slot_name(enum matrix_slot slot)
         return "gate_up";
     case MATRIX_DOWN:
         return "down";
+    case MATRIX_ROUTER:
+        return "router";
+    case MATRIX_EXPERT_GATE_UP:
+        return "experts.gate_up";
+    case MATRIX_EXPERT_DOWN:
+        return "experts.down";
+    case MATRIX_SHARED_GATE_UP:
+        return "shared.gate_up";
+    case MATRIX_SHARED_DOWN:
+        return "shared.down";
+    case MATRIX_SHARED_ROUTER:
+        return "shared.router";
     case VECTOR_ATTN_NORM:
         return "attn_norm";
     case VECTOR_MLP_NORM:

@@ -20,8 +20,14 @@ enum matrix_slot {
     MATRIX_O,
     MATRIX_GATE_UP, /* parts gate, up */
     MATRIX_DOWN,
-    VECTOR_ATTN_NORM, /* in front of q, k, v */
-    VECTOR_MLP_NORM,  /* in front of gate, up */
+    MATRIX_ROUTER,         /* one output an expert */
+    MATRIX_EXPERT_GATE_UP, /* of every expert: parts gate, up */
+    MATRIX_EXPERT_DOWN,
+    MATRIX_SHARED_GATE_UP, /* of the expert that every row goes through */
+    MATRIX_SHARED_DOWN,
+    MATRIX_SHARED_ROUTER, /* one output: how much of it */
+    VECTOR_ATTN_NORM,     /* in front of q, k, v */
+    VECTOR_MLP_NORM,      /* in front of gate, up */
     VECTOR_FINAL_NORM,
     VECTOR_Q_NORM,
     VECTOR_K_NORM,
@@ -34,12 +40,25 @@ enum extent {
     EXTENT_HEAD_DIM,
     EXTENT_MLP, /* intermediate */
     EXTENT_VOCAB,
+    EXTENT_EXPERTS,
+    EXTENT_EXPERT, /* width of an expert */
+    EXTENT_SHARED, /* of the shared one */
 };
-enum need { NEED_ALWAYS, NEED_UNTIED, NEED_QK_NORM };
-enum bias { BIAS_NONE, BIAS_QKV, BIAS_O, BIAS_MLP };
+enum need {
+    NEED_ALWAYS,
+    NEED_UNTIED,
+    NEED_QK_NORM,
+    NEED_MLP,     /* layers without experts */
+    NEED_MIXTRAL, /* layers with experts of these names */
+    NEED_QWEN,
+    NEED_SHARED, /* layers with a shared expert */
+};
+enum bias { BIAS_NONE, BIAS_QKV, BIAS_O, BIAS_MLP, BIAS_EXPERTS };
 struct name {
-    const char *hf; /* "model.layers.%d.self_attn.q_proj"; ".weight" or ".bias" comes behind */
-    bool in_layer;  /* one a layer */
+    /* "model.layers.%d.self_attn.q_proj"; ".weight" or ".bias" comes behind. Matrices of experts
+     * have a second %d: "model.layers.%d.mlp.experts.%d.up_proj". */
+    const char *hf;
+    bool in_layer; /* one a layer */
     enum matrix_slot slot;
     int32_t part;
     enum extent n_out, n_in; /* stored as [n_out][n_in], vectors as [n_out] */
@@ -49,12 +68,18 @@ struct name {
 extern const struct name NAMES[];
 extern const int32_t N_NAMES;
 
+/* One tensor an expert. */
+static inline bool name_is_expert(const struct name *name)
+{
+    return name->slot == MATRIX_EXPERT_GATE_UP || name->slot == MATRIX_EXPERT_DOWN;
+}
 static inline bool name_is_vector(const struct name *name)
 {
     return name->slot >= VECTOR_ATTN_NORM;
 }
 int32_t name_extent(const struct config *config, enum extent extent);
-bool name_needed(const struct config *config, const struct name *name);
+/* l: the layer, of names in layers. */
+bool name_needed(const struct config *config, const struct name *name, int32_t l);
 bool name_has_bias(const struct config *config, const struct name *name);
 /* "qkv", "o", ...: the slot's own name, for messages and taps. */
 const char *slot_name(enum matrix_slot slot);

@@ -3,10 +3,15 @@
 #include "host/model/model.h"
 #include "host/model/names.h"
 
+enum { LAYER_SLOTS = MATRIX_SHARED_ROUTER - MATRIX_QKV + 1 };
 struct layer {
+    /* gate_up, down: of the MLP; in a layer with experts of the shared one, where there is one */
     struct weight qkv, o, gate_up, down;
+    struct weight router, shared_router;
+    struct experts expert_gate_up, expert_down; /* n 0: an MLP instead */
+    struct weight *experts;                     /* [2 * n], owned: gate_up, then down */
     struct norm attn_norm, mlp_norm, q_norm, k_norm;
-    char names[4][24]; /* "layers.3.qkv": what the weights' names point to */
+    char names[LAYER_SLOTS][32]; /* "layers.3.qkv": what the weights' names point to */
 };
 struct model_state {
     struct layer *layers; /* [n_layers], owned */
@@ -14,6 +19,10 @@ struct model_state {
     struct norm final_norm;
     struct rope rope;
     struct view x, q, attended, gated; /* scratch, [rows_max][...]; see decoder.c */
+    struct view routed, shared_routed; /* F32 [rows_max][experts], [rows_max][1] */
+    struct view expert_gated;          /* [rows_max * n_chosen][expert width] */
+    int32_t *expert_ids;               /* [rows_max * n_chosen], backend memory */
+    float *expert_weights;             /* likewise */
     struct model_slot *slots;          /* [n_slots], owned */
     int32_t n_slots;
 };

@@ -105,6 +105,9 @@ static void logits_do_not_depend_on_company(void **state)
         { "fast, as stored", "qwen2_tied", false, WEIGHTS_AUTO, 128 },
         { "fast, int8", "mistral_window16", false, WEIGHTS_INT8, 32 },
         { "fast, int4", "llama_tied_rope_llama3", false, WEIGHTS_INT4, 128 },
+        { "experts, exact, as stored", "mixtral_top2", true, WEIGHTS_AUTO, 128 },
+        { "experts, fast, int4", "qwen3_moe", false, WEIGHTS_INT4, 32 },
+        { "experts, fast, int8", "mixtral_top2", false, WEIGHTS_INT8, 32 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct err err;
