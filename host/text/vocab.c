@@ -101,7 +101,7 @@ int32_t vocab_find(const struct vocab *vocab, const char *text, size_t length)
     int32_t id = map_get(&vocab->texts, text, length, -1);
     if (id >= 0)
         return id;
-    if (vocab->kind == VOCAB_TEXTS)
+    if (vocab->kind != VOCAB_LETTERS)
         return vocab_word(vocab, text, length);
     if (length > 2 * vocab->longest || unicode_check(text, length) < length)
         return -1;
@@ -119,7 +119,10 @@ int32_t vocab_find(const struct vocab *vocab, const char *text, size_t length)
 /* How much of a token goes into a message. */
 static int shown(const struct vocab_entry *e)
 {
-    return e->length < 60 ? (int)e->length : 60;
+    size_t n = e->length < 60 ? e->length : 60;
+    while (n > 0 && n < e->length && ((uint8_t)e->text[n] & 0xc0) == 0x80)
+        n--;
+    return unicode_check(e->text, n) == n ? (int)n : 0;
 }
 
 /* `by_id`: for every id the index of its entry plus one. An added token that repeats an entry of
@@ -157,7 +160,7 @@ static void write_bytes(struct vocab *vocab, const struct vocab_entry *entries,
         const struct vocab_entry *e = &entries[by_id[id] - 1];
         const char *text = e->shown ? e->shown : e->text;
         size_t text_length = e->shown ? e->shown_length : e->length, length;
-        bool plain = vocab->kind == VOCAB_TEXTS;
+        bool plain = vocab->kind != VOCAB_LETTERS;
         bool letters = !plain && vocab_from_letters(text, text_length, vocab->bytes + at, &length);
         if (!letters) {
             length = text_length;

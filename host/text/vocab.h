@@ -37,6 +37,7 @@ struct vocab_slot {
 enum vocab_kind {
     VOCAB_LETTERS, /* byte-level: entries' texts are letters for bytes */
     VOCAB_TEXTS,   /* texts stand for themselves                       */
+    VOCAB_BYTES,   /* so do bytes, of any value                        */
 };
 struct vocab {
     enum vocab_kind kind;
