@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include "host/base/err.h"
 #include "host/backend/view.h"
+#include "host/backend/act_quant.h"
 #include "host/backend/batch.h"
 #include "host/backend/layout.h"
 #include "host/backend/sampler.h"
@@ -43,6 +44,8 @@ struct weight_part {
     size_t bytes;      /* what one pass over the part reads */
     const float *bias; /* [n_out] F32, or NULL */
     const int32_t *order; /* [n_in] activation order: input i reads x column order[i]; or NULL */
+    /* How its input is quantized first (before `order`), unless the arithmetic is exact. */
+    struct act_quant act;
 };
 /* A linear layer: parts are stacked along the outputs (q, k, v; gate, up) and share their input. */
 struct weight {

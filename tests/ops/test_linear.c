@@ -216,9 +216,11 @@ static void reference(const struct weight *w, const float *x, double *y)
     float row[N_IN_MAX];
     for (int32_t p = 0; p < w->n_parts; p++) {
         const struct weight_part *part = &w->parts[p];
+        float quantized[N_IN_MAX];
+        act_quantize(&part->act, x, w->n_in, quantized);
         for (int32_t i = 0; i < w->n_in; i++)
-            in[i] = (double)x[part->order ? part->order[i] : i];
-        if (is_tiled(part))
+            in[i] = (double)quantized[part->order ? part->order[i] : i];
+        if (is_tiled(part) && !act_is_int8(part->act.scheme))
             round_input(&part->shape, in);
         for (int32_t o = 0; o < part->shape.n_out; o++) {
             linear_weight_row(part, o, row);
@@ -338,6 +340,59 @@ static void test_reference(void **state)
         weight_free(&m);
     }
     print_message("worst nmse against double: %.2g\n", worst);
+}
+
+/* Weights whose scheme quantizes activations: every scheme on every kind of weight, by every way,
+ * against the definition of act_quant.h; the same bits by all. Rows are scaled by a power of two a
+ * row, so that a scale taken from a neighbour would show. */
+static void test_schemes(void **state)
+{
+    (void)state;
+    static const struct act_quant acts[] = {
+        { ACT_INT8_TOKEN, 0 }, { ACT_BITNET, 0 }, { ACT_FP8_TOKEN, 0 }, { ACT_FP8_TENSOR, 0.01f },
+        { ACT_FP8_BLOCK, 0 },  { ACT_NVFP4, 90 }, { ACT_LLM_INT8, 6 },
+    };
+    enum { N = 17 };
+    for (int i = 0; i < N_CASES; i++) {
+        struct weight_memory m;
+        weight_make(&m, &weight_cases[i], 100 * (uint64_t)i + 9);
+        const int32_t x_stride = m.w.n_in + X_PAD, y_stride = m.w.n_out + Y_PAD;
+        float *x = random_x(m.w.n_in);
+        for (int32_t k = 0; k < N * x_stride; k++)
+            x[k] = ldexpf(x[k], k / x_stride % 3);
+        double want[256];
+        assert_true(m.w.n_out <= 256);
+        const struct act_quant *act = &acts[(size_t)i % (sizeof acts / sizeof *acts)];
+        for (int p = 0; p < m.w.n_parts; p++) /* parts may differ */
+            m.w.parts[p].act = p == 1 ? acts[(size_t)i * 3 % (sizeof acts / sizeof *acts)] : *act;
+        float *first = NULL;
+        for (int v = 0; v < N_WAYS; v++) {
+            if (!way_available(&ways[v]))
+                continue;
+            float *y = product(&ways[v], 1 + v % 2, &m.w, x, N);
+            double error = 0, power = 0;
+            for (int32_t r = 0; r < N; r++) {
+                reference(&m.w, x + r * x_stride, want);
+                for (int32_t o = 0; o < m.w.n_out; o++) {
+                    const double d = (double)y[r * y_stride + o] - want[o];
+                    error += d * d;
+                    power += want[o] * want[o];
+                }
+            }
+            if (!(error <= 1e-13 * power))
+                fail_msg("%s, %s, %s: nmse %g", weight_cases[i].what, act_scheme_name(act->scheme),
+                         ways[v].name, error / power);
+            if (first != NULL)
+                assert_memory_equal(y, first, (size_t)(N * y_stride) * sizeof *y);
+            if (first == NULL)
+                first = y;
+            else
+                free(y);
+        }
+        free(first);
+        free(x);
+        weight_free(&m);
+    }
 }
 
 /* All rows at once, by portable code on one thread, is what everything else is compared with. */
@@ -554,9 +609,10 @@ static void test_forms(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reference),   cmocka_unit_test(test_same_bits),
-        cmocka_unit_test(test_threads),     cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_guard_pages), cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_reference),  cmocka_unit_test(test_schemes),
+        cmocka_unit_test(test_same_bits),  cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_guard_pages),
+        cmocka_unit_test(test_forms),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

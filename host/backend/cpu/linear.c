@@ -30,9 +30,10 @@ struct linear_scratch {
     int8_t *q;           /* [rows_max][row_bytes_max], as linear_quantized says */
     float *scale;        /* [rows_max][n_chunks_max] */
     int32_t *sum;        /* [rows_max][n_chunks_max] */
-    float *ordered;      /* [rows_max][n_in_max] inputs after the activation order */
+    float *ordered;      /* [rows_max][n_in_max] inputs by scheme, in activation order */
     uint8_t *threads;    /* [n_threads][thread_bytes] */
-    size_t thread_bytes; /* LINEAR_THREAD_BYTES, then LINEAR_WIDEN_ROWS * n_in_max floats */
+    size_t thread_bytes; /* LINEAR_THREAD_BYTES, then LINEAR_WIDEN_ROWS * n_in_max floats: rows
+                            of codes, widened; before that a row of x on its way */
 };
 
 static size_t pad64(size_t bytes)
@@ -128,7 +129,7 @@ static bool is_tiled(const struct weight_part *part)
 /* Whether b may use the activations that were made for a. */
 static bool same_input(const struct weight_part *a, const struct weight_part *b)
 {
-    if (is_tiled(a) != is_tiled(b) || a->order != b->order)
+    if (is_tiled(a) != is_tiled(b) || a->order != b->order || !act_same(&a->act, &b->act))
         return false;
     return !is_tiled(a) || layout_chunk_key(&a->shape) == layout_chunk_key(&b->shape);
 }
@@ -162,7 +163,7 @@ static struct linear_quantized quantized_of(const struct product *p,
 /* Whether fp32 rows are read from s->ordered, or from x itself. */
 static bool is_gathered(const struct product *p, const struct weight_part *part)
 {
-    return part->order != NULL || p->rows != NULL;
+    return part->order != NULL || p->rows != NULL || part->act.scheme != ACT_EXACT;
 }
 
 static float *ordered_row(const struct linear_scratch *s, int32_t row)
@@ -183,19 +184,61 @@ static void quantize_row(const struct product *p, const struct linear_group *gro
                              s->sum + (to.sum - s->sum) + at);
 }
 
-/* Row i of the product: x in the order and form that its group's part wants. */
-static void prepare_row(const struct product *p, const struct linear_group *group, int32_t i)
+static void *thread_row(const struct linear_scratch *s, int32_t thread)
+{
+    return s->threads + (size_t)thread * s->thread_bytes + pad64((size_t)LINEAR_THREAD_BYTES);
+}
+
+/* A row with one scale, as the checkpoint's scheme wants it: the codes cut into the chunks of the
+ * weight. x is in the weight's order already, which changes neither scale nor codes. */
+static void quantize_row_int8(const struct product *p, const struct linear_group *group,
+                              int32_t row, const float *x, int8_t *codes)
+{
+    const struct linear_scratch *s = p->s;
+    const struct linear_quantized to = quantized_of(p, group);
+    const int32_t block = row / LINEAR_BLOCK_ROWS, in_block = row % LINEAR_BLOCK_ROWS;
+    const int32_t n_rows = linear_block_rows(&to, block);
+    int64_t at = (to.scale - s->scale) + linear_block_at(&to, block) + in_block;
+    int8_t *q = s->q + (linear_block_q(&to, block) - s->q);
+    float scale;
+    act_quantize_int8(&like_of(p, group)->act, x, group->w->n_in, codes, &scale);
+    for (int32_t c = 0; c < to.n_chunks; c++) {
+        const int32_t n = s->lengths[c], padded = s->octs[c] * LAYOUT_OCT;
+        int32_t sum = 0;
+        for (int32_t i = 0; i < n; i++)
+            sum += codes[i];
+        memcpy(q + in_block * padded, codes, (size_t)n);
+        memset(q + in_block * padded + n, 0, (size_t)(padded - n));
+        s->scale[at] = scale;
+        s->sum[at] = sum;
+        at += n_rows;
+        codes += n;
+        q += n_rows * padded;
+    }
+}
+
+/* Row i of the product: x quantized by the part's scheme, in its order and form. */
+static void prepare_row(const struct product *p, const struct linear_group *group, int32_t i,
+                        int32_t thread)
 {
     const struct weight_part *like = like_of(p, group);
+    const bool int8 = is_tiled(like) && act_is_int8(like->act.scheme);
     const int32_t n_in = group->w->n_in;
     const float *x = view_row(p->x, p->rows != NULL ? p->rows[i] : i);
     float *out = ordered_row(p->s, i);
+    if (like->act.scheme != ACT_EXACT && !int8) {
+        float *quantized = like->order ? thread_row(p->s, thread) : out;
+        act_quantize(&like->act, x, n_in, quantized);
+        x = quantized;
+    }
     if (like->order) {
         for (int32_t k = 0; k < n_in; k++)
             out[k] = x[like->order[k]];
         x = out;
     }
-    if (is_tiled(like))
+    if (int8)
+        quantize_row_int8(p, group, i - group->row_from, x, thread_row(p->s, thread));
+    else if (is_tiled(like))
         quantize_row(p, group, i - group->row_from, x);
     else if (x != out)
         memcpy(out, x, (size_t)n_in * sizeof *out);
@@ -211,7 +254,7 @@ static void prepare_rows(void *arg, int32_t part, int32_t n_parts)
         const int32_t end = group->row_from + group->n_rows;
         for (int32_t i = group->row_from > from ? group->row_from : (int32_t)from;
              i < end && i < to; i++)
-            prepare_row(p, group, i);
+            prepare_row(p, group, i, part);
     }
 }
 
@@ -302,8 +345,7 @@ static void run_rows(const struct product *p, const struct linear_group *group,
         s->kernels->rows(&job);
         return;
     }
-    float *wide = (float *)(s->threads + (size_t)thread * s->thread_bytes +
-                            pad64((size_t)LINEAR_THREAD_BYTES));
+    float *wide = thread_row(s, thread);
     job.w = (const uint8_t *)wide;
     job.dtype = DTYPE_F32;
     for (int32_t row = (int32_t)from; row < to; row += LINEAR_WIDEN_ROWS) {

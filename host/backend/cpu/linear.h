@@ -6,6 +6,8 @@
  * activations quantized to int8 per (row, chunk) while running: chunk = min(group, 128) inputs of
  * one weight group, q = round half to even(x * 127 / max|x|), scale = max|x| / 127; then per chunk
  * an exact int32 dot, and acc = fma(dot, scale_x * scale_w, acc) over the chunks in ascending order
+ * A part whose scheme quantizes activations (act_quant.h) has x quantized so first; int8 schemes
+ * and the tile layouts then share one scale a row in place of the chunks' own.
  * The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads, or on
  * the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
  *
