@@ -1,16 +1,37 @@
-"""The small reference models through /v1/completions with echo and log-probabilities, exact arithmetic."""
+"""Reference models, quantized checkpoints and GGUF files through /v1/completions with echo and log-probabilities:
+exact arithmetic against logits, and the checkpoint's own scheme against its quantized activations. With
+NIBBLE_ORACLE all that lies there, else the checked-in selection."""
 import array
 import json
 import math
 import os
+from pathlib import Path
 
 import pytest
 
 from conftest import ROOT, Server
 
-FOLDER = ROOT / "tests/oracle/models"
-FULL = os.environ.get("NIBBLE_ORACLE")
-NAMES = sorted(p.name for p in FOLDER.iterdir() if (p / "expect.safetensors").exists())
+ROOTS = [ROOT / "tests/oracle"] + [Path(p) for p in [os.environ.get("NIBBLE_ORACLE")] if p]
+
+
+def cases():
+    """name -> (what is served, expectations); the full set wins over the selection."""
+    found = {}
+    for root in ROOTS:
+        for path in [*root.glob("models/*"), *root.glob("quantized/*")]:
+            if (path / "expect.safetensors").exists():
+                found[f"{path.parent.name}/{path.name}"] = (path, path / "expect.safetensors")
+        for path in root.glob("gguf/**/*.gguf"):
+            expect = path.with_suffix(".expect.safetensors")
+            if expect.exists():
+                found[f"gguf/{path.stem}"] = (path, expect)
+    return found
+
+
+CASES = cases()
+
+
+TYPES = {"F32": "f", "I32": "i"}
 
 
 def read_safetensors(path):
@@ -21,7 +42,9 @@ def read_safetensors(path):
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
-        values = array.array({"F32": "f", "I32": "i"}[entry["dtype"]])
+        if entry["dtype"] not in TYPES or name.startswith(("dequant.", "hidden_")):
+            continue
+        values = array.array(TYPES[entry["dtype"]])
         values.frombytes(data[8 + size + begin:8 + size + end])
         tensors[name] = (entry["shape"], values)
     return tensors
@@ -33,19 +56,28 @@ def log_softmax(row):
     return [x - norm for x in row]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def completion(server, ids, max_tokens):
+    got = server.complete(ids, max_tokens=max_tokens, echo=True, logprobs=20, temperature=0, ignore_eos=True,
+                          return_token_ids=True)
+    assert got.status == 200, got.body[:300]
+    return got.json["choices"][0]
+
+
+def logprob_rows(expect, name):
+    (n, vocab), logits = expect[name]
+    return [log_softmax(logits[r * vocab:(r + 1) * vocab]) for r in range(n)]
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
 def test_logprobs_and_greedy_continuations(name):
-    expect = read_safetensors(FOLDER / name / "expect.safetensors")
-    s = Server("--activations", "exact", model=str(FOLDER / name))
+    model, expect = CASES[name]
+    expect = read_safetensors(expect)
+    s = Server("--activations", "exact", model=str(model))
     try:
         for i in range(3):
-            ids = list(expect[f"input_ids_{i}"][1])
-            (n, vocab), logits = expect[f"logits_{i}"]
-            rows = [log_softmax(logits[r * vocab:(r + 1) * vocab]) for r in range(n)]
-            got = s.complete(ids, max_tokens=24, echo=True, logprobs=20, temperature=0, ignore_eos=True,
-                             return_token_ids=True)
-            assert got.status == 200, got.body[:300]
-            choice = got.json["choices"][0]
+            ids, rows = list(expect[f"input_ids_{i}"][1]), logprob_rows(expect, f"logits_{i}")
+            n = len(rows)
+            choice = completion(s, ids, 24)
             logprobs = choice["logprobs"]["token_logprobs"]
             assert logprobs[0] is None and len(logprobs) == n + 24
             for position in range(1, n):
@@ -56,5 +88,26 @@ def test_logprobs_and_greedy_continuations(name):
                     break  # a near tie: what follows may differ
                 assert token == want, f"prompt {i}, step {step}"
             assert abs(logprobs[n] - max(rows[-1])) < 2e-3
+    finally:
+        assert s.stop() == 0
+
+
+def quantizes_activations():
+    return [name for name, (_, path) in sorted(CASES.items())
+            if name.startswith("quantized/") and b"logits_fakeact_0" in path.read_bytes()[:65536]]
+
+
+@pytest.mark.parametrize("name", quantizes_activations())
+def test_quantized_activations_as_the_scheme_says(name):
+    model, expect = CASES[name]
+    expect = read_safetensors(expect)
+    s = Server("--activations", "auto", model=str(model))
+    try:
+        squares = []
+        for i in range(1, 3):
+            ids, rows = list(expect[f"input_ids_{i}"][1]), logprob_rows(expect, f"logits_fakeact_{i}")
+            logprobs = completion(s, ids, 1)["logprobs"]["token_logprobs"]
+            squares += [(logprobs[k] - rows[k - 1][ids[k]]) ** 2 for k in range(1, len(ids))]
+        assert math.sqrt(sum(squares) / len(squares)) < 0.05
     finally:
         assert s.stop() == 0
