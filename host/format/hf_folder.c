@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "host/base/json.h"
+#include "host/format/gguf_folder.h"
 #include "host/format/safetensors.h"
 
 static const char SINGLE_NAME[] = "model.safetensors";
@@ -340,15 +341,23 @@ bool hf_folder_open_memory(struct hf_folder *folder, const char *label, const st
     return open_source(folder, label, &source, NULL, err);
 }
 
-/* One .safetensors file, or a refusal that says why not. */
+static bool open_gguf(struct hf_folder *folder, const char *path, struct err *err)
+{
+    *folder = (struct hf_folder){ .path = strdup(path) };
+    const bool ok = folder->path != NULL ? gguf_folder_open(folder, path, err) : no_memory(err);
+    if (!ok)
+        hf_folder_close(folder);
+    return ok;
+}
+
+/* One file, or a refusal that says why not. */
 static bool open_file(struct hf_folder *folder, const char *path, struct err *err)
 {
     if (ends_with(path, ".gguf"))
-        return err_set(err, ERR_UNSUPPORTED,
-                       "%s: reading GGUF files is not supported yet; take the Hugging Face folder",
-                       path);
+        return open_gguf(folder, path, err);
     if (!ends_with(path, ".safetensors"))
-        return err_set(err, ERR_FORMAT, "%s: want a model folder or a .safetensors file", path);
+        return err_set(err, ERR_FORMAT, "%s: want a model folder, a .safetensors or a .gguf file",
+                       path);
     const char *slash = strrchr(path, '/');
     size_t dir_length = slash == NULL ? 0 : (size_t)(slash - path) + 1;
     char *dir = slash == NULL ? strdup("./") : strndup(path, dir_length);

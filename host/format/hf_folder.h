@@ -3,7 +3,7 @@
  * Accepts a folder, or a single .safetensors file (its neighbours config.json etc. are then read
  * from the same folder). Weights: model.safetensors, or model.safetensors.index.json with shards
  * (names without path separators only; every tensor of the index must be in the shard it names).
- * A .gguf file is ERR_UNSUPPORTED by name. Missing optional texts have size 0. */
+ * A .gguf file becomes a folder in memory (gguf_folder.h). Missing optional texts have size 0. */
 #pragma once
 #include "host/format/tensor_dir.h"
 
@@ -21,13 +21,16 @@ struct hf_folder {
     struct hf_text special_tokens;   /* special_tokens_map.json */
     struct hf_text chat_template;    /* chat_template.jinja (or chat_template.json's text) */
     struct tensor_dir tensors;
+    /* GGUF alone: why there are no config and tensors, only a tokenizer (a vocabulary file, a
+     * family that is not supported); ERR_NONE where there are. */
+    struct err config_missing;
 };
 struct hf_file {
     const char *name; /* "config.json" */
     const void *bytes;
     size_t size;
 };
-/* On false nothing is held. ERR_NOT_FOUND: no such path; ERR_UNSUPPORTED: GGUF or PyTorch pickles;
+/* On false nothing is held. ERR_NOT_FOUND: no such path; ERR_UNSUPPORTED: PyTorch pickles;
  * ERR_FORMAT: a file is not what it says it is. Symbolic links are followed (download caches are
  * made of them); FIFOs, devices and sockets are refused without being opened.
  *

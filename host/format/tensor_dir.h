@@ -19,6 +19,9 @@ struct tensor {
     const uint8_t *data;           /* little-endian, row-major, any alignment */
     size_t bytes;                  /* = dtype_row_bytes(dtype, product(dims)), checked */
     int32_t file;                  /* index into files */
+    /* Rows of a head where GGUF keeps q and k for interleaved rope: of each `pairs` rows, 2i and
+     * 2i + 1 are i and i + pairs / 2 of the half-split order. 0: rows are as they should be. */
+    int32_t pairs;
 };
 struct tensor_dir {
     struct tensor *tensors; /* [n_tensors], in file order */
@@ -40,5 +43,13 @@ MUST_USE bool tensor_dir_add(struct tensor_dir *dir, const struct tensor *tensor
 const struct tensor *tensor_dir_find(const struct tensor_dir *dir, const char *name);
 /* Frees and unmaps everything. */
 void tensor_dir_clear(struct tensor_dir *dir);
+/* Where row `row` (of a vector: element) is stored. */
+static inline int64_t tensor_row(int32_t pairs, int64_t row)
+{
+    if (pairs == 0)
+        return row;
+    const int64_t in_head = row % pairs, half = pairs / 2;
+    return row - in_head + 2 * (in_head % half) + in_head / half;
+}
 /* Number of elements; 0 when a dimension is 0. */
 int64_t tensor_count(const struct tensor *tensor);

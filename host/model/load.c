@@ -74,7 +74,8 @@ static bool find_tensor(struct plan *plan, const char *name, int32_t n_out, int3
     if (!fits)
         return err_set(err, ERR_FORMAT, "%s: tensor %s has shape %s, want %s", file_of(plan, t),
                        name, shape_text(t, shape, sizeof shape), wanted);
-    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_BF16)
+    const bool plain = t->dtype == DTYPE_F32 || t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16;
+    if (!plain && (n_in == 0 || dtype_block(t->dtype) < 2))
         return err_set(err, ERR_FORMAT, "%s: tensor %s is %s, want f32, f16 or bf16",
                        file_of(plan, t), name, dtype_name(t->dtype));
     plan->used[t - plan->tensors->tensors] = true;
@@ -146,11 +147,41 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
         slot->bits = shape->bits;
         slot->group = shape->group;
         snprintf(slot->resident, sizeof slot->resident, "%s group %d%s", layout_name(shape->layout),
-                 shape->group, shape->symmetric ? "" : " asym");
+                 shape->group,
+                 shape->kind == CODE_TABLE ? " table"
+                 : shape->mins             ? " mins"
+                 : shape->symmetric        ? ""
+                                           : " asym");
     } else {
         snprintf(slot->resident, sizeof slot->resident, "%s rows%s", dtype_name(item->part->dtype),
                  item->kind == ITEM_MAPPED ? " (mapped)" : "");
     }
+}
+
+/* Blocks keep their codes, in the fastest layout that takes them as they are. */
+static bool shape_blocks(const struct plan *plan, const char *name, enum dtype stored, int32_t bits,
+                         struct layout_shape *shape, struct err *err)
+{
+    const struct backend *be = plan->model->be;
+    struct matrix_form form;
+    CHECK(repack_form(stored, &form));
+    if (bits != 0 || plan->options->weights != WEIGHTS_AUTO)
+        return err_set(err, ERR_REQUEST,
+                       "tensor %s is quantized already (%s), and is used as it is; leave out "
+                       "--weights",
+                       name, dtype_name(stored));
+    shape->bits = form.bits;
+    shape->group = form.group;
+    shape->symmetric = form.symmetric;
+    shape->kind = form.kind;
+    shape->mins = form.mins;
+    shape->layout = form.kind == CODE_INT && !form.mins
+                        ? backend_layout(be, form.bits, form.group, shape->n_in)
+                        : LAYOUT_CODES;
+    if (be->f64 && shape->layout == LAYOUT_CODES)
+        return err_set(err, ERR_UNSUPPORTED, "tensor %s: %s blocks are not supported by %s", name,
+                       dtype_name(stored), be->name);
+    return true;
 }
 
 /* expert: its index; 0 for other matrices. */
@@ -169,9 +200,15 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
     part->shape = (struct layout_shape){ .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
     part->dtype = stored;
     enum item_kind kind = ITEM_COPY;
-    size_t bytes = (size_t)n_out * (size_t)n_in * dtype_bytes(stored);
+    size_t bytes = (size_t)n_out * dtype_row_bytes(stored, (size_t)n_in);
     const int32_t bits = bits_wanted(plan, slot);
-    if (bits != 0) {
+    if (dtype_block(stored) > 1) {
+        if (!shape_blocks(plan, name, stored, bits, &part->shape, err))
+            return false;
+        part->dtype = DTYPE_NONE;
+        kind = ITEM_PACK;
+        bytes = layout_bytes(&part->shape);
+    } else if (bits != 0) {
         int32_t group = plan->options->group;
         if (group < 0 || group > n_in)
             group = n_in;
@@ -188,7 +225,7 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
         part->dtype = DTYPE_NONE;
         kind = ITEM_PACK;
         bytes = layout_bytes(&part->shape);
-    } else if (tensor != NULL && be->host_memory &&
+    } else if (tensor != NULL && be->host_memory && tensor->pairs == 0 &&
                (uintptr_t)tensor->data % dtype_bytes(stored) == 0) {
         kind = ITEM_MAPPED;
     }
@@ -411,6 +448,41 @@ static float amplitude_of(int32_t n_in)
     return (float)sqrt(3.0 / n_in);
 }
 
+/* Rows as they are stored, in their order. */
+static bool copy_rows(struct backend *be, const struct tensor *tensor, uint8_t *to, struct err *err)
+{
+    const size_t n_rows = (size_t)tensor->dims[0], row_bytes = tensor->bytes / n_rows;
+    if (tensor->pairs == 0) {
+        be->ops->upload(be, to, tensor->data, tensor->bytes);
+        return true;
+    }
+    const size_t most = REPACK_BLOCK_BYTES / row_bytes, rows = most == 0 ? 1 : most;
+    uint8_t *block = malloc(rows * row_bytes);
+    if (block == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", rows * row_bytes);
+    for (size_t from = 0; from < n_rows; from += rows) {
+        const size_t n = n_rows - from < rows ? n_rows - from : rows;
+        for (size_t r = 0; r < n; r++)
+            memcpy(block + r * row_bytes,
+                   tensor->data +
+                       (size_t)tensor_row(tensor->pairs, (int64_t)(from + r)) * row_bytes,
+                   row_bytes);
+        be->ops->upload(be, to + from * row_bytes, block, n * row_bytes);
+    }
+    free(block);
+    return true;
+}
+
+static void widen_vector(const struct tensor *tensor, float *values, int32_t n)
+{
+    const size_t element = dtype_bytes(tensor->dtype);
+    if (tensor->pairs == 0)
+        half_widen(values, tensor->data, tensor->dtype, (size_t)n);
+    for (int32_t i = 0; tensor->pairs != 0 && i < n; i++)
+        half_widen(values + i, tensor->data + (size_t)tensor_row(tensor->pairs, i) * element,
+                   tensor->dtype, 1);
+}
+
 static bool fill_vector(const struct plan *plan, const struct item *item, uint8_t *to,
                         struct err *err)
 {
@@ -420,7 +492,7 @@ static bool fill_vector(const struct plan *plan, const struct item *item, uint8_
         return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
     bool ok = true;
     if (item->tensor != NULL)
-        half_widen(values, item->tensor->data, item->tensor->dtype, (size_t)item->n);
+        widen_vector(item->tensor, values, item->n);
     for (int32_t i = 0; i < item->n && ok; i++) {
         if (item->tensor == NULL)
             values[i] = item->is_gain ? 1.0f : (float)(i % 7 - 3) * 0.01f;
@@ -443,14 +515,13 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
     const struct repack_source source = {
         .data = item->tensor == NULL ? NULL : item->tensor->data,
         .dtype = item->tensor == NULL ? DTYPE_NONE : item->tensor->dtype,
+        .pairs = item->tensor == NULL ? 0 : item->tensor->pairs,
         .seed = seed_of(item->name),
         .amplitude = amplitude_of(shape->n_in),
     };
     item->part->data = to;
-    if (item->kind == ITEM_COPY && item->tensor != NULL) {
-        be->ops->upload(be, to, item->tensor->data, item->bytes);
-        return true;
-    }
+    if (item->kind == ITEM_COPY && item->tensor != NULL)
+        return copy_rows(be, item->tensor, to, err);
     if (item->kind == ITEM_PACK && be->ops->pack != NULL)
         return repack_on_device(&source, shape, be, to, be->pool, err);
     /* Straight into its place where we can write there; else by way of one matrix here. */

@@ -71,6 +71,10 @@ bool model_open(struct model *model, const struct hf_folder *folder, const char 
     *model = (struct model){ .be = be, .bos = -1 };
     if (!check_options(options, be, err))
         return false;
+    if (folder != NULL && folder->config_missing.code != ERR_NONE) {
+        *err = folder->config_missing;
+        goto fail;
+    }
     const char *text = folder != NULL ? folder->config.bytes : dummy_config;
     const size_t size = folder != NULL ? folder->config.size : strlen(dummy_config);
     if (!config_read(&model->config, text, size, err) || !choose_ctx(model, options->ctx, err))

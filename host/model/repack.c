@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include "host/base/half.h"
+#include "host/format/gguf_blocks.h"
+#include "host/format/tensor_dir.h"
 
 struct worker {
     float *rows; /* [block_rows][n_in], owned */
@@ -47,14 +49,20 @@ static void source_rows(const struct job *job, int32_t row_from, int32_t n_rows,
 {
     const struct repack_source *source = job->source;
     const size_t n_in = (size_t)job->shape->n_in;
-    if (source->data != NULL) {
+    if (source->data != NULL && source->pairs == 0) {
         half_widen(out, source->data + (size_t)row_from * n_in * dtype_bytes(source->dtype),
                    source->dtype, (size_t)n_rows * n_in);
         return;
     }
     for (int32_t r = 0; r < n_rows; r++)
-        random_row(out + (size_t)r * n_in, job->shape->n_in, source->seed, row_from + r,
-                   source->amplitude);
+        if (source->data != NULL)
+            half_widen(out + (size_t)r * n_in,
+                       source->data + (size_t)tensor_row(source->pairs, row_from + r) * n_in *
+                                          dtype_bytes(source->dtype),
+                       source->dtype, n_in);
+        else
+            random_row(out + (size_t)r * n_in, job->shape->n_in, source->seed, row_from + r,
+                       source->amplitude);
 }
 
 /* The quantizer counts rows inside the block; people count them in the tensor. */
@@ -70,6 +78,54 @@ static void name_row(struct err *err, const float *rows, int32_t n_rows, int32_t
             }
 }
 
+bool repack_form(enum dtype dtype, struct matrix_form *form)
+{
+    const struct gguf_blocks *blocks = gguf_blocks_of(dtype);
+    if (blocks == NULL)
+        return false;
+    const bool table = blocks->table != NULL;
+    *form = (struct matrix_form){
+        .kind = table ? CODE_TABLE : CODE_INT,
+        .bits = blocks->bits,
+        .group = blocks->group,
+        .symmetric = table || blocks->zero == (float)(1 << (blocks->bits - 1)),
+        .mins = blocks->has_mins,
+    };
+    return true;
+}
+
+static bool all_finite(const float *values, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return false;
+    return true;
+}
+
+/* Rows of blocks into rows `at` .. of `to`, as they are. */
+static bool unpack_rows(const struct job *job, int32_t row_from, int32_t n_rows, struct matrix *to,
+                        int32_t at, struct err *err)
+{
+    const struct repack_source *source = job->source;
+    const struct gguf_blocks *blocks = gguf_blocks_of(source->dtype);
+    const size_t n_in = (size_t)to->n_in, row_bytes = dtype_row_bytes(source->dtype, n_in);
+    to->table = blocks->table;
+    for (int32_t r = 0; r < n_rows; r++) {
+        const size_t row = (size_t)(at + r), groups_at = row * (size_t)to->n_groups;
+        float *scales = to->scales + groups_at;
+        float *mins = to->mins != NULL ? to->mins + groups_at : NULL;
+        gguf_unpack(source->dtype,
+                    source->data + (size_t)tensor_row(source->pairs, row_from + r) * row_bytes,
+                    n_in, to->codes + row * n_in, scales, mins);
+        for (int32_t g = 0; to->zeros != NULL && g < to->n_groups; g++)
+            to->zeros[groups_at + (size_t)g] = blocks->zero;
+        if (!all_finite(scales, to->n_groups) || (mins != NULL && !all_finite(mins, to->n_groups)))
+            return err_set(err, ERR_FORMAT, "row %d: a block's scale is not finite (NaN or Inf)",
+                           row_from + r);
+    }
+    return true;
+}
+
 static void run_worker(void *arg, int32_t part, int32_t n_parts)
 {
     const struct job *job = arg;
@@ -80,6 +136,14 @@ static void run_worker(void *arg, int32_t part, int32_t n_parts)
     for (int32_t at = (int32_t)from; at < (int32_t)to && !worker->failed; at += job->block_rows) {
         const int32_t left = (int32_t)to - at, row = job->row_base + at;
         const int32_t n = left < job->block_rows ? left : job->block_rows;
+        if (gguf_blocks_of(job->source->dtype) != NULL) {
+            struct matrix *block = job->whole != NULL ? job->whole : &worker->block;
+            worker->failed =
+                !unpack_rows(job, row, n, block, job->whole != NULL ? at : 0, &worker->err);
+            if (!worker->failed && job->whole == NULL)
+                layout_pack_block(shape, block, n, row, job->to);
+            continue;
+        }
         source_rows(job, row, n, worker->rows);
         if (job->whole != NULL) {
             worker->failed =
@@ -101,6 +165,19 @@ static void run_worker(void *arg, int32_t part, int32_t n_parts)
     }
 }
 
+static bool init_block(struct matrix *block, const struct layout_shape *shape, int32_t rows,
+                       struct err *err)
+{
+    const struct matrix_form form = { .n_out = rows,
+                                      .n_in = shape->n_in,
+                                      .kind = shape->kind,
+                                      .bits = shape->bits,
+                                      .group = shape->group,
+                                      .symmetric = shape->symmetric,
+                                      .mins = shape->mins };
+    return matrix_init_form(block, &form, err);
+}
+
 static bool open_workers(struct job *job, struct err *err)
 {
     const struct layout_shape *shape = job->shape;
@@ -120,8 +197,7 @@ static bool open_workers(struct job *job, struct err *err)
         if (worker->rows == NULL)
             return err_set(err, ERR_MEMORY, "no memory for a block of %zu bytes", rows * row_bytes);
         if (shape->layout != LAYOUT_ROWS && job->whole == NULL &&
-            !matrix_init(&worker->block, job->block_rows, shape->n_in, shape->bits, shape->group,
-                         shape->symmetric, err))
+            !init_block(&worker->block, shape, job->block_rows, err))
             return false;
     }
     return true;
@@ -164,8 +240,7 @@ bool repack_on_device(const struct repack_source *source, const struct layout_sh
     if (rows > (size_t)shape->n_out)
         rows = (size_t)shape->n_out;
     struct matrix block;
-    if (!matrix_init(&block, (int32_t)rows, shape->n_in, shape->bits, shape->group,
-                     shape->symmetric, err))
+    if (!init_block(&block, shape, (int32_t)rows, err))
         return false;
     bool ok = true;
     for (int32_t row = 0; row < shape->n_out && ok; row += (int32_t)rows) {

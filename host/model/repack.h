@@ -8,6 +8,7 @@
 #include "host/base/dtype.h"
 #include "host/base/err.h"
 #include "host/base/pool.h"
+#include "host/format/matrix.h"
 
 enum {
     REPACK_BLOCK_BYTES = 2 << 20,   /* stays in a core's L2 cache; more where 16 rows need it */
@@ -17,12 +18,17 @@ enum {
 /* Where rows come from: a stored tensor, or random numbers of a given spread. */
 struct repack_source {
     const uint8_t *data; /* [n_out][n_in] of dtype, any alignment; NULL: random */
-    enum dtype dtype;
-    uint64_t seed;   /* random: value (row, col) is a function of seed, row and col */
-    float amplitude; /* random: uniform in [-amplitude, amplitude) */
+    enum dtype dtype;    /* of blocks: their codes are packed as they are */
+    int32_t pairs;       /* as tensor.pairs: where each row is */
+    uint64_t seed;       /* random: value (row, col) is a function of seed, row and col */
+    float amplitude;     /* random: uniform in [-amplitude, amplitude) */
 };
-/* Quantize (round to nearest) and pack into `to`, layout_bytes(shape) of host memory, 64-byte
- * aligned. `pool` may be NULL. ERR_FORMAT: not finite, with the row; ERR_MEMORY. */
+/* The form in which blocks of this type are packed: kind, bits, group, symmetric, mins; n_out and
+ * n_in are not set. False when the type is not one of blocks. */
+bool repack_form(enum dtype dtype, struct matrix_form *form);
+/* Quantize (round to nearest; blocks are not: shape is their form) and pack into `to`,
+ * layout_bytes(shape) of host memory, 64-byte aligned. `pool` may be NULL. ERR_FORMAT: a weight or
+ * a block's scale is not finite, with the row; ERR_MEMORY. */
 MUST_USE bool repack_quantize(const struct repack_source *source, const struct layout_shape *shape,
                               void *to, struct pool *pool, struct err *err);
 /* The same for a backend that packs by itself (ops->pack): quantized here, packed there. */

@@ -333,9 +333,9 @@ static void test_paths(void **state)
     hf_folder_close(&folder);
 
     snprintf(path, sizeof path, "%s/model.gguf", dir);
-    expect_refusal(path, ERR_UNSUPPORTED, "GGUF files is not supported yet");
+    expect_refusal(path, ERR_FORMAT, "version: want 4 bytes, the file has 0 left");
     snprintf(path, sizeof path, "%s/model.bin", dir);
-    expect_refusal(path, ERR_FORMAT, "want a model folder or a .safetensors file");
+    expect_refusal(path, ERR_FORMAT, "want a model folder, a .safetensors or a .gguf file");
     snprintf(path, sizeof path, "%s/nowhere", dir);
     expect_refusal(path, ERR_NOT_FOUND, "No such file");
     snprintf(path, sizeof path, "%s/model.bin/config.json", dir);
