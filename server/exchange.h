@@ -18,7 +18,7 @@
 
 struct http;
 struct conn;
-struct route;
+struct http_route;
 
 /* One stored token of a choice, for logprobs and token_ids. */
 struct kept_token {
@@ -64,7 +64,7 @@ struct exchange {
     struct server *server;
     struct conn *conn;
     struct MHD_Connection *mhd; /* NULL: completed */
-    const struct route *route;
+    const struct http_route *route;
     enum exchange_state state;
     bool suspended, gone;
     struct buf body;

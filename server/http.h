@@ -41,7 +41,7 @@ enum route_kind {
     ROUTE_KIND_VERSION,
     ROUTE_KIND_JOB
 };
-struct route {
+struct http_route {
     const char *path;
     bool post; /* else GET and HEAD */
     bool open; /* needs no key */
@@ -50,7 +50,7 @@ struct route {
     enum metric_route metric;
 };
 /* NULL: no such path. */
-const struct route *route_find(const char *path);
+const struct http_route *route_find(const char *path);
 /* Answer a GET route: status, content type and body in the exchange. Never waits for the engine. */
 void route_answer(struct exchange *exchange);
 /* The web page. */

@@ -4,7 +4,7 @@
 #include "api/text.h"
 #include "server/http.h"
 
-static const struct route routes[] = {
+static const struct http_route routes[] = {
     { "/v1/chat/completions", true, false, ROUTE_KIND_JOB, JOB_CHAT, ROUTE_CHAT },
     { "/chat/completions", true, false, ROUTE_KIND_JOB, JOB_CHAT, ROUTE_CHAT },
     { "/v1/completions", true, false, ROUTE_KIND_JOB, JOB_COMPLETION, ROUTE_COMPLETIONS },
@@ -22,7 +22,7 @@ static const struct route routes[] = {
     { "/version", false, false, ROUTE_KIND_VERSION, JOB_CHAT, ROUTE_INFO },
 };
 
-const struct route *route_find(const char *path)
+const struct http_route *route_find(const char *path)
 {
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
         if (strcmp(path, routes[i].path) == 0)
