@@ -208,7 +208,7 @@ static bool read_model(struct load *load)
         err_prefix(load->err, "model.vocab");
         return false;
     }
-    return load_model(load, type, &model);
+    return load_model_part(load, type, &model);
 }
 
 /* --- all of it ------------------------------------------------------------------------------- */

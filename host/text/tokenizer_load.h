@@ -32,6 +32,7 @@ struct vocab_entry *load_new_entry(struct load *load);
  * built; `type` is one of those. load_vocab comes first. */
 enum load_model { LOAD_BPE, LOAD_UNIGRAM, LOAD_WORDPIECE };
 MUST_USE bool load_vocab(struct load *load, enum load_model type);
-MUST_USE bool load_model(struct load *load, enum load_model type, const struct json_ref *model);
+MUST_USE bool load_model_part(struct load *load, enum load_model type,
+                              const struct json_ref *model);
 /* tokenizer_post.c */
 MUST_USE bool load_post(struct load *load, const struct json_ref *node, int32_t depth);

@@ -284,7 +284,7 @@ static bool read_wordpiece(struct load *load, const struct json_ref *model)
     return true;
 }
 
-bool load_model(struct load *load, enum load_model type, const struct json_ref *model)
+bool load_model_part(struct load *load, enum load_model type, const struct json_ref *model)
 {
     switch (type) {
     case LOAD_BPE:
