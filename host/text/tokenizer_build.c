@@ -17,6 +17,7 @@ struct maker {
     struct tokenizer *tokenizer;
     struct vocab_entry *entries;
     size_t n_entries;
+    bool *replaced; /* [n_pieces]: an added token has this id */
     bool ignore_merges;
     struct err *err;
 };
@@ -70,13 +71,13 @@ static bool strips(const struct maker *m, const struct piece *p)
     return true;
 }
 
-/* A text with its blanks as marks, as user-defined pieces are met in normalized text. */
-static bool add_marked(struct maker *m, const struct piece *p, int32_t id)
+/* User-defined pieces are looked for in normalized text, as they are. */
+static bool add_user(struct maker *m, const struct piece *p, int32_t id)
 {
     struct buf text;
     buf_init(&text, SIZE_MAX);
     for (size_t i = 0; i < p->length; i++) {
-        if (p->text[i] == ' ')
+        if (p->text[i] == ' ' && m->build->user_blanks)
             buf_puts(&text, MARK);
         else
             buf_putc(&text, p->text[i]);
@@ -92,7 +93,7 @@ static bool add_entry(struct maker *m, size_t id)
     const struct piece *p = &m->build->pieces[id];
     if (!check_piece(m, id))
         return false;
-    if (p->length == 0)
+    if (p->length == 0 || (m->replaced && m->replaced[id]))
         return true;
     bool special = p->type == PIECE_CONTROL || p->type == PIECE_UNKNOWN;
     m->entries[m->n_entries++] =
@@ -105,9 +106,42 @@ static bool add_entry(struct maker *m, size_t id)
     if (!is_added(p->type))
         return true;
     if (sentencepiece(m) && p->type == PIECE_USER)
-        return add_marked(m, p, (int32_t)id);
+        return add_user(m, p, (int32_t)id);
     unsigned flags = (special ? ADDED_SPECIAL : 0) | (strips(m, p) ? ADDED_RSTRIP : 0);
     return added_set_add(&m->tokenizer->added, p->text, p->length, (int32_t)id, flags) ||
+           no_memory(m);
+}
+
+/* Marks the pieces that added tokens replace: one of the same text that is a word stays a word. */
+static bool mark_replaced(struct maker *m)
+{
+    const struct tokenizer_build *b = m->build;
+    m->replaced = calloc(b->n_pieces + 1, sizeof *m->replaced);
+    if (!m->replaced)
+        return no_memory(m);
+    for (size_t i = 0; i < b->n_added; i++) {
+        const struct build_added *a = &b->added[i];
+        if (a->id < 0 || (size_t)a->id >= b->n_pieces + BUILD_HOLES_MAX)
+            return err_set(m->err, ERR_FORMAT, "the added token \"%.60s\" has the id %d of %zu",
+                           a->text, a->id, b->n_pieces);
+        if ((size_t)a->id >= b->n_pieces)
+            continue;
+        const struct piece *p = &b->pieces[a->id];
+        m->replaced[a->id] = is_added(p->type) || p->length != strlen(a->text) ||
+                             memcmp(p->text, a->text, p->length) != 0;
+    }
+    return true;
+}
+
+static bool add_added(struct maker *m, const struct build_added *a)
+{
+    m->entries[m->n_entries++] = (struct vocab_entry){ .text = a->text,
+                                                       .length = strlen(a->text),
+                                                       .id = a->id,
+                                                       .added = true,
+                                                       .special = a->flags & ADDED_SPECIAL };
+    return added_set_add(&m->tokenizer->added, a->text, strlen(a->text), a->id,
+                         a->flags & ~(unsigned)ADDED_NORMALIZED) ||
            no_memory(m);
 }
 
@@ -141,11 +175,16 @@ static bool add_pieces(struct maker *m)
     size_t n = m->build->n_pieces;
     if (n > VOCAB_IDS_MAX)
         return err_set(m->err, ERR_FORMAT, "%zu tokens, at most %d", n, VOCAB_IDS_MAX);
-    m->entries = calloc(n + 1, sizeof *m->entries);
+    m->entries = calloc(n + m->build->n_added + 1, sizeof *m->entries);
     if (!m->entries)
         return no_memory(m);
+    if (m->build->n_added > 0 && !mark_replaced(m))
+        return false;
     for (size_t id = 0; id < n; id++)
         if (!add_entry(m, id))
+            return false;
+    for (size_t i = 0; i < m->build->n_added; i++)
+        if (!add_added(m, &m->build->added[i]))
             return false;
     added_set_sort(&t->added);
     added_set_sort(&t->added_normalized);
@@ -189,6 +228,12 @@ static bool find_cuts(struct maker *m, int32_t id, uint32_t rank, struct found_l
     return true;
 }
 
+static bool is_word(const struct maker *m, size_t id)
+{
+    const struct vocab *vocab = &m->tokenizer->vocab;
+    return id < (size_t)vocab->n && (vocab->flags[id] & VOCAB_WORD);
+}
+
 struct rated {
     float score;
     int32_t id;
@@ -210,7 +255,7 @@ static bool find_scored(struct maker *m, struct found_list *list)
     size_t n = 0;
     bool ok = order != NULL || no_memory(m);
     for (size_t id = 0; ok && id < b->n_pieces; id++)
-        if (b->pieces[id].type == PIECE_NORMAL && b->pieces[id].length > 0)
+        if (is_word(m, id))
             order[n++] = (struct rated){ b->pieces[id].score, (int32_t)id };
     if (ok)
         qsort(order, n, sizeof *order, by_score);
@@ -226,8 +271,7 @@ static bool find_scored(struct maker *m, struct found_list *list)
 static bool find_ranked(struct maker *m, struct found_list *list)
 {
     for (size_t id = 0; id < m->build->n_pieces; id++)
-        if (m->build->pieces[id].type == PIECE_NORMAL && m->build->pieces[id].length > 0 &&
-            !find_cuts(m, (int32_t)id, (uint32_t)id, list))
+        if (is_word(m, id) && !find_cuts(m, (int32_t)id, (uint32_t)id, list))
             return false;
     return true;
 }
@@ -303,8 +347,10 @@ static bool make_unigram(struct maker *m)
     if (!scores)
         return no_memory(m);
     for (int32_t id = 0; id < t->vocab.n; id++) {
+        if (!is_word(m, (size_t)id))
+            continue;
         scores[id] = (double)b->pieces[id].score;
-        if (b->pieces[id].type == PIECE_NORMAL && (!any || scores[id] < lowest)) {
+        if (!any || scores[id] < lowest) {
             lowest = scores[id];
             any = true;
         }
@@ -391,6 +437,7 @@ bool tokenizer_build(struct tokenizer **tokenizer, const struct tokenizer_build 
             full.unk = (int32_t)id;
     bool ok = m.tokenizer ? make(&m) : no_memory(&m);
     free(m.entries);
+    free(m.replaced);
     if (!ok) {
         tokenizer_close(m.tokenizer);
         return false;

@@ -30,6 +30,15 @@ struct piece_text {
     const char *text;
     size_t length;
 };
+/* An added token that stands beside the vocabulary. */
+struct build_added {
+    const char *text; /* NUL-terminated UTF-8, not empty */
+    int32_t id;     /* takes the place of a piece with this id, unless that one has the same text */
+    unsigned flags; /* ADDED_* of added.h; looked for in the text as it comes */
+};
+enum {
+    BUILD_HOLES_MAX = 1 << 16, /* how far an added token's id may lie behind the pieces */
+};
 enum build_kind {
     BUILD_SCORES,  /* sentencepiece BPE (GGUF: llama): neighbours that make a piece are merged, */
                    /* the highest score first; U+2581 stands for a blank                        */
@@ -53,7 +62,13 @@ struct tokenizer_build {
     size_t charsmap_bytes;
     bool add_dummy_prefix;         /* GGUF: add_space_prefix         */
     bool remove_extra_whitespaces; /* GGUF: the key of the same name */
-    int32_t unk;                   /* an id; -1: the first piece of type UNKNOWN, if any */
+    /* GGUF: blanks of user-defined pieces are U+2581 of the original; sentencepiece itself never
+     * finds a user-defined piece with a blank, since there is none in normalized text */
+    bool user_blanks;
+    /* tokens that stand beside the pieces: their flags win over a piece's type */
+    const struct build_added *added;
+    size_t n_added;
+    int32_t unk; /* an id; -1: the first piece of type UNKNOWN, if any */
     /* ENCODE_ADD_SPECIAL puts these ids around a text; -1: nothing */
     int32_t bos, eos;
     bool strip_behind_special; /* white space behind control tokens is taken with them (phi3) */
