@@ -106,12 +106,12 @@ static void print_tensors(struct buf *out, const struct inspection *in)
     char text[32], shape[32];
     double weights;
     struct model_slot total = total_of(in, &weights);
-    buf_printf(out, "tensors\n  %-42s %15s  %-8s %-26s %10s %9s\n", "slot", "shape", "stored",
+    buf_printf(out, "tensors\n  %-42s %15s  %-19s %-26s %10s %9s\n", "slot", "shape", "stored",
                "resident", "size", "bits/w");
     for (int32_t i = 0; i < in->n_slots; i++) {
         const struct model_slot *slot = &in->slots[i];
         snprintf(shape, sizeof shape, "%d x %d", (int)slot->n_out, (int)slot->n_in);
-        buf_printf(out, "  %-42s %15s  %-8s %-26s %10s %9.3f\n", slot->name, shape, slot->stored,
+        buf_printf(out, "  %-42s %15s  %-19s %-26s %10s %9.3f\n", slot->name, shape, slot->stored,
                    slot->resident, memory_text((double)slot->bytes, text, sizeof text),
                    bits_per_weight(slot));
     }

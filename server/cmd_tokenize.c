@@ -5,6 +5,7 @@
 #include <string.h>
 #include "host/base/json.h"
 #include "server/commands.h"
+#include "host/text/tokenizer_folder.h"
 #include "server/load_model.h"
 
 static void print_piece(struct buf *out, const struct tokenizer *tokenizer, int32_t id)
@@ -120,9 +121,9 @@ int cmd_tokenize(const struct options *o)
     buf_init(&text, (size_t)256 << 20);
     if (!load_files(o->model, &folder, &dummy, &owned, name, &err))
         return command_fail(&err);
-    bool ok = folder.tokenizer.size > 0 ||
-              err_set(&err, ERR_NOT_FOUND, "%s has no tokenizer.json: token ids only", name);
-    ok = ok && tokenizer_open(&tokenizer, folder.tokenizer.bytes, folder.tokenizer.size, &err);
+    bool ok = tokenizer_open_folder(&tokenizer, &folder, &err);
+    if (!ok)
+        err_prefix(&err, "%s", name);
     if (ok && o->jsonl != NULL)
         ok = tokenize_lines(tokenizer, o, &err);
     else if (ok && o->text != NULL)

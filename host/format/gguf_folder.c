@@ -152,9 +152,69 @@ static bool open_weights(struct hf_folder *folder, struct gguf_model *model, str
     return false;
 }
 
+/* "bos_token": the text of the token that an id of the metadata names. */
+static bool put_token(struct buf *out, const struct gguf *gguf, const char *name, const char *key,
+                      struct err *err)
+{
+    int64_t id = -1;
+    const struct gguf_value *tokens = gguf_find(gguf, "tokenizer.ggml.tokens");
+    if (!gguf_opt_int(gguf, key, -1, UINT32_MAX, &id, err))
+        return false;
+    if (tokens == NULL || !tokens->is_array || tokens->type != GGUF_STRING || id < 0 ||
+        (uint64_t)id >= tokens->n)
+        return true;
+    const uint8_t *at = tokens->bytes;
+    const char *text = NULL;
+    size_t length = 0;
+    for (int64_t i = 0; i <= id; i++)
+        gguf_next_string(&at, &text, &length);
+    buf_printf(out, ",\n  \"%s\": ", name);
+    buf_put_json_string(out, text, length);
+    return true;
+}
+
+/* tokenizer_config.json: what chat templates need. */
+static bool write_tokenizer_config(struct hf_folder *folder, const struct gguf *gguf,
+                                   struct err *err)
+{
+    static const struct {
+        const char *name, *key;
+    } tokens[] = { { "bos_token", "tokenizer.ggml.bos_token_id" },
+                   { "eos_token", "tokenizer.ggml.eos_token_id" },
+                   { "unk_token", "tokenizer.ggml.unknown_token_id" },
+                   { "pad_token", "tokenizer.ggml.padding_token_id" } };
+    const char *template = NULL;
+    size_t length = 0;
+    struct buf out;
+    buf_init(&out, TEXT_BYTES_MAX);
+    buf_puts(&out, "{\n  \"tokenizer_class\": \"GGUF\"");
+    bool ok = gguf_opt_string(gguf, "tokenizer.chat_template", &template, &length, err);
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens && ok; i++)
+        ok = put_token(&out, gguf, tokens[i].name, tokens[i].key, err);
+    if (ok && template != NULL) {
+        buf_puts(&out, ",\n  \"chat_template\": ");
+        buf_put_json_string(&out, template, length);
+    }
+    buf_puts(&out, "\n}\n");
+    if (ok)
+        ok = keep_text(&out, &folder->tokenizer_config, err);
+    else
+        err_prefix(err, "%s", gguf->label);
+    buf_clear(&out);
+    return ok;
+}
+
 static bool open_model(struct hf_folder *folder, struct gguf_model *model, struct err *err)
 {
-    return open_weights(folder, model, err);
+    if (!open_weights(folder, model, err) || !write_tokenizer_config(folder, &model->parts[0], err))
+        return false;
+    folder->gguf = malloc(sizeof *folder->gguf);
+    if (folder->gguf == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for a vocabulary");
+    /* The values point into the mapping, which the tensors or this struct keep. */
+    *folder->gguf = model->parts[0];
+    model->parts[0] = (struct gguf){ 0 };
+    return true;
 }
 
 bool gguf_folder_open(struct hf_folder *folder, const char *path, struct err *err)

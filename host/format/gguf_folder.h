@@ -1,10 +1,10 @@
 /* gguf_folder.h - a GGUF model as what the rest of nibble reads: a model folder.
  *
  * PATH is one .gguf file, or any part of one that was split ("name-00001-of-00003.gguf"; all parts
- * must lie beside it, and the first one's metadata counts). config.json, tokenizer.json and
- * tokenizer_config.json are written in memory from the metadata, tensors get their Hugging Face
- * names. A file without tensors (a vocabulary) has a tokenizer, and no config:
- * folder->config_missing says why. For hf_folder.c, which closes what is opened here. */
+ * must lie beside it, and the first one's metadata counts). config.json and tokenizer_config.json
+ * (chat template, texts of special tokens) are written in memory from the metadata, tensors get
+ * their Hugging Face names; the vocabulary stays in folder->gguf. A file without tensors has no
+ * config: folder->config_missing says why. For hf_folder.c, which closes what is opened here. */
 #pragma once
 #include "host/format/hf_folder.h"
 

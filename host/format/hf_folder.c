@@ -393,6 +393,9 @@ void hf_folder_close(struct hf_folder *folder)
     text_clear(&folder->special_tokens);
     text_clear(&folder->chat_template);
     tensor_dir_clear(&folder->tensors);
+    if (folder->gguf != NULL)
+        gguf_clear(folder->gguf);
+    free(folder->gguf);
     free(folder->path);
     *folder = (struct hf_folder){ 0 };
 }

@@ -5,6 +5,7 @@
  * (names without path separators only; every tensor of the index must be in the shard it names).
  * A .gguf file becomes a folder in memory (gguf_folder.h). Missing optional texts have size 0. */
 #pragma once
+#include "host/format/gguf.h"
 #include "host/format/tensor_dir.h"
 
 struct hf_text {
@@ -21,6 +22,8 @@ struct hf_folder {
     struct hf_text special_tokens;   /* special_tokens_map.json */
     struct hf_text chat_template;    /* chat_template.jinja (or chat_template.json's text) */
     struct tensor_dir tensors;
+    /* GGUF alone: the metadata of the (first) file, owned; its vocabulary becomes the tokenizer. */
+    struct gguf *gguf;
     /* GGUF alone: why there are no config and tensors, only a tokenizer (a vocabulary file, a
      * family that is not supported); ERR_NONE where there are. */
     struct err config_missing;

@@ -141,8 +141,14 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
     struct model_slot *slot = &state->slots[state->n_slots++];
     *slot = (struct model_slot){ .n_out = shape->n_out, .n_in = shape->n_in, .bytes = item->bytes };
     snprintf(slot->name, sizeof slot->name, "%s", name);
-    snprintf(slot->stored, sizeof slot->stored, "%s",
-             plan->tensors == NULL ? "random" : dtype_name(stored));
+    const int32_t block = dtype_block(stored);
+    if (plan->tensors == NULL)
+        snprintf(slot->stored, sizeof slot->stored, "random");
+    else if (block == 1)
+        snprintf(slot->stored, sizeof slot->stored, "%s", dtype_name(stored));
+    else
+        snprintf(slot->stored, sizeof slot->stored, "%s (%.5g bits)", dtype_name(stored),
+                 8 * (double)dtype_block_bytes(stored) / block);
     if (item->kind == ITEM_PACK) {
         slot->bits = shape->bits;
         slot->group = shape->group;

@@ -10,6 +10,7 @@
 #include "host/base/json.h"
 #include "host/base/log.h"
 #include "host/model/state.h"
+#include "host/text/tokenizer_folder.h"
 
 static const char GENERATION[] = "generation_config.json";
 static const char TOKENIZER_CONFIG[] = "tokenizer_config.json";
@@ -141,19 +142,14 @@ static bool read_token_file(struct model *model, const struct hf_text *text, con
     return ok;
 }
 
-static bool open_tokenizer(struct model *model, const struct hf_text *text, struct err *err)
+static bool open_tokenizer(struct model *model, const struct hf_folder *folder, struct err *err)
 {
     struct err why;
-    if (text->size == 0) {
-        snprintf(model->tokenizer_reason, sizeof model->tokenizer_reason,
-                 "the model has no tokenizer.json: token ids only");
-        return true;
-    }
-    if (!tokenizer_open(&model->tokenizer, text->bytes, text->size, &why)) {
+    if (!tokenizer_open_folder(&model->tokenizer, folder, &why)) {
         model->tokenizer = NULL;
     } else if (tokenizer_size(model->tokenizer) > model->config.vocab) {
         /* A text could turn into an id that the table of embeddings does not have. */
-        err_set(&why, ERR_FORMAT, "tokenizer.json has ids up to %d, the model has %d embeddings",
+        err_set(&why, ERR_FORMAT, "the tokenizer has ids up to %d, the model has %d embeddings",
                 tokenizer_size(model->tokenizer) - 1, model->config.vocab);
         tokenizer_close(model->tokenizer);
         model->tokenizer = NULL;
@@ -165,6 +161,8 @@ static bool open_tokenizer(struct model *model, const struct hf_text *text, stru
         return false;
     }
     snprintf(model->tokenizer_reason, sizeof model->tokenizer_reason, "%.250s", why.text);
+    if (why.code == ERR_NOT_FOUND)
+        return true;
     log_warn("tokenizer", "reason=%s", model->tokenizer_reason);
     return true;
 }
@@ -216,7 +214,7 @@ bool model_read_texts(struct model *model, const struct hf_folder *folder, struc
                            model->chat_source == NULL, model->chat_reason, err) &&
            read_token_file(model, &folder->special_tokens, SPECIAL_TOKENS, false,
                            model->chat_reason, err) &&
-           open_tokenizer(model, &folder->tokenizer, err) && open_chat(model, err);
+           open_tokenizer(model, folder, err) && open_chat(model, err);
 }
 
 void model_clear_texts(struct model *model)

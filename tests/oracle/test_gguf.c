@@ -2,8 +2,10 @@
  * always, all others where $NIBBLE_ORACLE is set. */
 #include "tests/oracle/model_run.h"
 #include <math.h>
+#include "host/base/json.h"
 #include "host/format/gguf.h"
 #include "host/format/gguf_blocks.h"
+#include "host/text/tokenizer_folder.h"
 
 static const struct {
     const char *name;
@@ -165,11 +167,67 @@ static void test_exact(void **state)
     say_missing(missing);
 }
 
+/* The vocabularies of the llama and qwen2 files: every text of tokens.jsonl. */
+static void test_tokens(void **state)
+{
+    (void)state;
+    static const char *const files[2][2] = { { "spm", "gguf/llama-Q2_K.gguf" },
+                                             { "bpe", "gguf/qwen2-Q8_0.gguf" } };
+    struct hf_folder folders[2];
+    struct tokenizer *tokenizers[2];
+    struct err err;
+    char *line = NULL;
+    size_t room = 0;
+    int32_t n_checked = 0;
+    for (int k = 0; k < 2; k++) {
+        assert_ok(hf_folder_open(&folders[k], oracle_path("%s", files[k][1]), &err), &err);
+        assert_ok(tokenizer_open_folder(&tokenizers[k], &folders[k], &err), &err);
+    }
+    FILE *cases = fopen(oracle_path("gguf/tokens.jsonl"), "r");
+    assert_non_null(cases);
+    for (ssize_t length; (length = getline(&line, &room, cases)) > 0; n_checked++) {
+        struct cJSON *tree;
+        struct json_ref vocab, text, ids, item;
+        const char *kind, *bytes;
+        struct ids found = { 0 };
+        assert_ok(json_parse(line, (size_t)length, &JSON_FILE_LIMITS, ERR_FORMAT, &tree, &err),
+                  &err);
+        const struct json_ref root = json_root(tree);
+        assert_true(json_get(&root, "vocab", &vocab) && json_get(&root, "text", &text) &&
+                    json_get(&root, "ids", &ids));
+        assert_ok(json_string(&vocab, &kind, &err) && json_string(&text, &bytes, &err), &err);
+        const int k = strcmp(kind, files[1][0]) == 0;
+        const unsigned flags = k ? ENCODE_PARSE_SPECIAL : 0; /* sentencepiece knows none in texts */
+        assert_ok(
+            tokenizer_encode(tokenizers[k], bytes, strlen(bytes), flags, NULL, 0, &found, &err),
+            &err);
+        size_t n = 0;
+        for (bool more = json_first(&ids, &item); more; more = json_next(&item), n++) {
+            int64_t id;
+            assert_ok(json_int(&item, 0, INT32_MAX, &id, &err), &err);
+            if (n >= found.n || found.ids[n] != id)
+                fail_msg("%s, %s: token %zu is not %d", kind, line, n, (int)id);
+        }
+        assert_int_equal(n, found.n);
+        ids_clear(&found);
+        json_free(tree);
+    }
+    assert_int_equal(n_checked, 618);
+    print_message("%d texts\n", n_checked);
+    fclose(cases);
+    free(line);
+    for (int k = 0; k < 2; k++) {
+        tokenizer_close(tokenizers[k]);
+        hf_folder_close(&folders[k]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dequantized),
         cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_tokens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
