@@ -248,8 +248,8 @@ static bool cuda_finish(struct backend *be, struct err *err)
 {
     struct cuda *cuda = cuda_of(be);
     if (!cuda->failed &&
-        cuda_ok(cuda, cudaStreamSynchronize(cuda->stream), "step", "a kernel of this step") &&
-        sampling_finish(cuda)) {
+        cuda_ok(cuda, cudaStreamSynchronize(cuda->stream), "step", "a kernel of this step")) {
+        sampling_finish(cuda);
         cuda->step.in_flight = false;
         return true;
     }
@@ -334,6 +334,7 @@ static const struct backend_ops *cuda_ops(void)
     ops.replay = cuda_replay;
     ops.record = cuda_record;
     ops.record_end = cuda_record_end;
+    ops.collect = cuda_collect;
     ops.finish = cuda_finish;
     ops.close = cuda_close;
     return &ops;
@@ -369,6 +370,7 @@ bool cuda_backend_open(struct backend **out, const struct cuda_options *options,
     be->ops = cuda_ops();
     be->name = cuda->name;
     be->f64 = true;
+    be->steps_max = STEPS_MAX;
     be->activation = DTYPE_BF16;
     be->kv_dtype = DTYPE_BF16;
     size_t unused = 0, total = 0;

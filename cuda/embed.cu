@@ -1,6 +1,7 @@
 /* embed.cu - rows picked by number: token embeddings out of F64 or plain rows, rows for the head.
  *
- *   embed_rows    y[r] = table[tokens[r]] * scale      bf16 [rows][hidden]; token -1: zeros
+ *   embed_rows    y[r] = table[tokens[r]] * scale      bf16 [rows][hidden]; token -1: zeros;
+ *                                                      token -2 - s: the one at drawn[s]
  *   gather_rows   y[i] = x[rows[i]]                    bf16 [n][n_cols]; row -1: zeros
  *
  * Bytes: one row of the table and one of y a token (4096 of int4: 2 KB + 8 KB): latency. A row of
@@ -21,6 +22,13 @@ enum {
     VALUES = 8,
 };
 
+/* The host does not know a token that is in flight, only its slot. */
+DEVICE int32_t number_of(const int32_t *numbers, const int32_t *drawn, int row)
+{
+    const int32_t number = numbers[row];
+    return number < -1 && drawn != NULL ? drawn[-2 - number] : number;
+}
+
 /* ---- F64 --------------------------------------------------------------------------------------
  */
 
@@ -29,7 +37,7 @@ struct f64_args {
     int32_t bits, group, unit_bytes, code_bytes, blocks; /* of f64_kind, layout_f64.h */
     bool zeros, has_table;
     uint16_t table[16];
-    const int32_t *tokens;
+    const int32_t *tokens, *drawn;
     int32_t vocab, hidden;
     float scale;
     uint16_t *y;
@@ -111,7 +119,7 @@ KERNEL(THREADS, 1) embed_f64(const __grid_constant__ struct f64_args a)
     griddep_launch();
     if (col >= a.hidden)
         return;
-    const int token = a.tokens[blockIdx.y];
+    const int token = number_of(a.tokens, a.drawn, (int)blockIdx.y);
     uint16_t *y = a.y + (int64_t)blockIdx.y * a.y_stride;
     if (token < 0 || token >= a.vocab) {
         for (int at = col + 2 * q; at < col + atom_cols; at += 8)
@@ -134,7 +142,7 @@ KERNEL(THREADS, 1) embed_f64(const __grid_constant__ struct f64_args a)
 struct rows_args {
     const void *x;
     int64_t x_stride;
-    const int32_t *rows;
+    const int32_t *rows, *drawn;
     int32_t n_rows, n_cols; /* of x; n_rows 0: not known */
     float scale;
     uint16_t *y;
@@ -160,7 +168,7 @@ rows_kernel(const __grid_constant__ struct rows_args a)
     griddep_launch();
     if (col >= a.n_cols)
         return;
-    const int row = a.rows[blockIdx.y];
+    const int row = number_of(a.rows, a.drawn, (int)blockIdx.y);
     const bool there = row >= 0 && (a.n_rows == 0 || row < a.n_rows);
     uint16_t *y = a.y + (int64_t)blockIdx.y * a.y_stride + col;
     const int64_t from = (int64_t)row * a.x_stride + col;
@@ -208,6 +216,7 @@ cudaError_t embed_rows(const struct launch *launch, const struct embed_in *op)
         for (int32_t i = 0; i < 16; i++)
             a.table[i] = kind->table != NULL ? kind->table[i] : (uint16_t)0;
         a.tokens = op->tokens;
+        a.drawn = op->drawn;
         a.vocab = op->vocab;
         a.hidden = op->hidden;
         a.scale = op->scale;
@@ -218,16 +227,13 @@ cudaError_t embed_rows(const struct launch *launch, const struct embed_in *op)
         return LAUNCH((embed_f64), grid_of(items, op->rows), THREADS, 0, launch->stream,
                       launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, a);
     }
-    const struct rows_args a = { op->rows_data,
-                                 op->hidden,
-                                 op->tokens,
-                                 op->vocab,
-                                 op->hidden,
-                                 op->scale,
-                                 (uint16_t *)op->y,
-                                 op->y_stride,
-                                 aligned16(op->rows_data, op->hidden) &&
-                                     aligned16(op->y, op->y_stride) };
+    const struct rows_args a = {
+        op->rows_data, op->hidden,
+        op->tokens,    op->drawn,
+        op->vocab,     op->hidden,
+        op->scale,     (uint16_t *)op->y,
+        op->y_stride,  aligned16(op->rows_data, op->hidden) && aligned16(op->y, op->y_stride)
+    };
     switch (op->dtype) {
     case DTYPE_F32:
         return rows_launch<DTYPE_F32>(launch, op->rows, a);
@@ -244,14 +250,9 @@ cudaError_t gather_rows(const struct launch *launch, const void *x, int64_t x_st
 {
     if (n == 0)
         return cudaSuccess;
-    const struct rows_args a = { x,
-                                 x_stride,
-                                 rows,
-                                 0,
-                                 n_cols,
-                                 1.0f,
-                                 (uint16_t *)y,
-                                 y_stride,
-                                 aligned16(x, x_stride) && aligned16(y, y_stride) };
+    const struct rows_args a = {
+        x,      x_stride, rows,          NULL,     0,
+        n_cols, 1.0f,     (uint16_t *)y, y_stride, aligned16(x, x_stride) && aligned16(y, y_stride)
+    };
     return rows_launch<DTYPE_BF16>(launch, n, a);
 }

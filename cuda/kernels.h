@@ -200,13 +200,15 @@ cudaError_t post_combine(const struct launch *launch, const float *x, int64_t x_
  */
 cudaError_t kv_store(const struct launch *launch, const float *product, int64_t stride,
                      int32_t rows, const struct qkv_out *qkv);
-/* y[r] = table row tokens[r] * scale (bf16); token -1: zeros. Table: F64 (w) or rows of dtype. */
+/* y[r] = table row tokens[r] * scale (bf16); token -1: zeros; token -2 - s: the token at drawn[s].
+ * Table: F64 (w) or rows of dtype. */
 struct embed_in {
     const struct f64_matrix *w; /* or NULL: */
     const void *rows_data;
     enum dtype dtype;
     int32_t vocab, hidden;
     const int32_t *tokens; /* [rows] */
+    const int32_t *drawn;  /* [slots], or NULL: such tokens give zeros */
     int32_t rows;
     float scale;
     void *y;
@@ -273,11 +275,12 @@ cudaError_t attend_wgmma(const struct launch *launch, const struct attend_in *op
  */
 struct device_sample {
     int32_t logit_row;
+    int32_t slot; /* of `drawn` */
     int32_t target, top_k, n_top;
     float temperature, top_p, min_p;
     float repetition_penalty, presence_penalty, frequency_penalty;
     double draw; /* in [0, 1), from (seed, index, position) on the host; unused when greedy */
-    int32_t history_at, n_prompt, n_output; /* ids[history_at ..] */
+    int32_t history_at, n_prompt, n_output; /* ids[history_at ..]; -1: the token at drawn[slot] */
     int32_t biases_at, n_biases;            /* ids: token, bits of the bias, ... */
     int32_t banned_at, n_banned;            /* ids */
     int32_t mask_at;                        /* ids as bits, (vocab + 31) / 32 words; -1: none */
@@ -296,6 +299,9 @@ struct sample_in {
     const struct device_sample *rows;
     const int32_t *ids;
     struct device_sampled *outs;
+    /* [slots] or NULL. A row that draws puts its token there, at the end; no two rows of a launch
+     * may draw for one slot. */
+    int32_t *drawn;
     float *scratch; /* sample_workspace bytes, zero before the first launch */
 };
 /* Whether the device form has everything this row asks for (typical_p has not). Vocabularies of up

@@ -400,6 +400,7 @@ void cuda_embed(struct backend *be, const struct embed_op *op)
     in.vocab = op->table->n_out;
     in.hidden = op->table->n_in;
     in.tokens = step_ints(cuda, cuda->step.tokens_at);
+    in.drawn = cuda->drawn;
     in.rows = rows;
     in.scale = op->scale;
     in.y = op->y.data;

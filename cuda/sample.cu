@@ -246,28 +246,37 @@ DEVICE bool has_penalties(const struct device_sample &p)
             p.frequency_penalty != 0.0f) &&
            p.n_prompt + p.n_output > 0;
 }
+/* What the row before drew is on the device alone. Where that was no token the host has seen it, or
+ * will: then this row counts for nothing, but must write nowhere else. */
+DEVICE int32_t past_token(const int32_t *history, int32_t i, int32_t in_flight, int32_t vocab)
+{
+    const int32_t token = history[i] < 0 ? in_flight : history[i];
+    return token >= 0 && token < vocab ? token : 0;
+}
 /* Each token of the history once: who takes its count from counts[] applies it. */
-DEVICE void apply_penalties(const struct device_sample &p, const int32_t *history, float *x,
-                            uint32_t *counts, int threads)
+DEVICE void apply_penalties(const struct device_sample &p, const int32_t *history,
+                            int32_t in_flight, int32_t vocab, float *x, uint32_t *counts,
+                            int threads)
 {
     const uint32_t taken = 0xffffffffu;
     const int32_t n = p.n_prompt + p.n_output;
     for (int32_t i = (int32_t)threadIdx.x; i < n; i += threads)
-        global_exchange(&counts[history[i]], 0u);
+        global_exchange(&counts[past_token(history, i, in_flight, vocab)], 0u);
     block_sync();
     for (int32_t i = p.n_prompt + (int32_t)threadIdx.x; i < n; i += threads)
-        global_add(&counts[history[i]], 1u);
+        global_add(&counts[past_token(history, i, in_flight, vocab)], 1u);
     block_sync();
     const double r = (double)p.repetition_penalty;
     for (int32_t i = (int32_t)threadIdx.x; i < n; i += threads) {
-        const uint32_t count = global_exchange(&counts[history[i]], taken);
+        const int32_t token = past_token(history, i, in_flight, vocab);
+        const uint32_t count = global_exchange(&counts[token], taken);
         if (count == taken)
             continue;
-        double v = (double)x[history[i]];
+        double v = (double)x[token];
         v = v > 0.0 ? v / r : mul_f64(v, r);
         v = add_f64(v, -mul_f64((double)p.frequency_penalty, (double)count));
         v = add_f64(v, count > 0u ? -(double)p.presence_penalty : 0.0);
-        x[history[i]] = (float)v;
+        x[token] = (float)v;
     }
     block_sync();
 }
@@ -305,8 +314,9 @@ DEVICE void change_logits(const struct sample_args &a, const struct device_sampl
     team_sync(t, 0);
     if (t.rank == 0) {
         if (has_penalties(p))
-            apply_penalties(p, a.in.ids + p.history_at, x, (uint32_t *)x + (r.n + 31) / 32 * 32,
-                            threads);
+            apply_penalties(p, a.in.ids + p.history_at,
+                            a.in.drawn != NULL ? a.in.drawn[p.slot] : -1, r.n, x,
+                            (uint32_t *)x + (r.n + 31) / 32 * 32, threads);
         apply_biases(a.in.ids + p.biases_at, p.n_biases, x, threads);
         for (int32_t i = (int32_t)threadIdx.x; i < p.n_banned; i += threads)
             global_exchange((uint32_t *)&x[a.in.ids[p.banned_at + i]], f32_bits(-INFINITY));
@@ -474,6 +484,8 @@ sample_kernel(const __grid_constant__ struct sample_args a)
     raw.top = logit_of(k.raw.key);
     changed.top = logit_of(k.best.key);
     const int32_t token = p.target >= 0 ? p.target : choose(m, p, t, k, changed);
+    if (a.in.drawn != NULL && p.target < 0 && threadIdx.x == 0)
+        a.in.drawn[p.slot] = token;
     report(m, p, t, k, raw, token, out);
 }
 

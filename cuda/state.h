@@ -12,6 +12,7 @@ enum {
     GRAPHS_MAX = 48,
     SAMPLE_IDS_MAX = 1 << 20, /* ints of histories, biases, bans and masks that one step may bring
                                  to the device; rows beyond are sampled by the host form */
+    STEPS_MAX = 2,            /* steps under way */
 };
 enum path {
     PATH_GEMM_SMALL,
@@ -54,6 +55,17 @@ struct step_buffers {
     int32_t *pages_device[KV_GROUPS_MAX], *pages_host[KV_GROUPS_MAX];
     int32_t pages_stride[KV_GROUPS_MAX];
 };
+/* One step's rows to sample: the pinned memory that its copies read and write, so it is in use
+ * until its event. */
+struct sampling_turn {
+    struct device_sample *rows;
+    struct device_sampled *outs_read;
+    int32_t *ids;
+    cudaEvent_t done;        /* the step is over, outs_read included */
+    struct sample_out *outs; /* the caller's, to be filled */
+    int32_t n_rows;
+    bool *on_host; /* [logit_rows_max] rows whose outs are there already */
+};
 struct recording {
     int32_t rows;
     const void *kv; /* memory of its first group */
@@ -91,13 +103,18 @@ struct cuda {
     uint8_t *staging;          /* canonical blocks on their way into F64; given back by prepare */
     size_t staging_bytes;
     /* sampling */
-    struct sampler *sampler; /* host form */
-    struct device_sample *rows_host, *rows_device;
-    struct device_sampled *outs_host, *outs_device;
-    int32_t *ids_host, *ids_device;
-    float *sample_scratch, *logits_host;
-    struct sample_op pending; /* whose outs are still to be filled; n_rows 0: none */
-    bool *on_host;            /* [logit_rows_max] rows of `pending` for the host form */
+    struct sampling_turn turns[STEPS_MAX];
+    int32_t first_turn, n_turns; /* that are open, oldest first */
+    struct device_sample *rows_device;
+    struct device_sampled *outs_device;
+    int32_t *ids_device;
+    int32_t *drawn; /* [seqs_max] by slot: the token that was drawn last */
+    float *sample_scratch;
+    /* the host form of a row: pinned, but for the history */
+    struct sampler *sampler;
+    float *logits_host;
+    int32_t *drawn_host; /* [logit_rows_max] */
+    int32_t *history;    /* [ctx] */
     /* recordings */
     struct recording graphs[GRAPHS_MAX];
     int32_t n_graphs;
@@ -133,8 +150,9 @@ void cuda_logits(struct backend *be, const struct logits_op *op);
 /* sampling.cu */
 bool sampling_reserve(struct cuda *cuda, struct err *err);
 void sampling_release(struct cuda *cuda);
-void cuda_sample(struct backend *be, const struct sample_op *op);
-bool sampling_finish(struct cuda *cuda); /* after the stream is done */
+bool cuda_sample(struct backend *be, const struct sample_op *op);
+bool cuda_collect(struct backend *be, struct err *err);
+void sampling_finish(struct cuda *cuda); /* after the stream is done: fills all outs */
 /* graph.cu */
 bool cuda_replay(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
 bool cuda_record(struct backend *be, const struct batch *batch, const struct kv_cache *kv);

@@ -1,5 +1,6 @@
 /* step.cu - one step's batch on the device: fixed places, two copies at most.
  *
+ * A token in flight is sent as the slot that it was drawn for: -2 - slot; embed.cu looks it up.
  * Rows past the batch's are padding (token -1, position -1, sequence 0): a recording runs its whole
  * bucket. The pinned twin is written only when the last copy out of it has been made. */
 #include <string.h>
@@ -113,7 +114,14 @@ static void fill_rows(struct cuda *cuda, const struct batch *batch, int32_t rows
     int32_t *row_seq = (int32_t *)(void *)(s->host + s->row_seq_at);
     int32_t *logit_rows = (int32_t *)(void *)(s->host + s->logit_rows_at);
     const size_t bytes = (size_t)batch->n_rows * sizeof(int32_t);
-    memcpy(tokens, batch->tokens, bytes);
+    for (int32_t r = 0; r < batch->n_rows; r++) {
+        const int32_t slot = batch->seqs[batch->row_seq[r]].slot;
+        tokens[r] = batch->tokens[r];
+        if (tokens[r] != BATCH_TOKEN_IN_FLIGHT)
+            continue;
+        CHECK(slot >= 0 && slot < cuda->limits.seqs_max);
+        tokens[r] = -2 - slot; /* embed.cu */
+    }
     memcpy(positions, batch->positions, bytes);
     memcpy(row_seq, batch->row_seq, bytes);
     for (int32_t r = batch->n_rows; r < rows; r++) {

@@ -166,7 +166,8 @@ struct logits_op {
     const struct batch *batch;
     float scale, soft_cap; /* 1, 0: off */
 };
-/* outs[i] of rows[i]; rows and outs are host memory; outs are valid after finish. */
+/* outs[i] of rows[i]; all host memory. `rows` and what they point to are read before sample()
+ * returns; outs are valid after collect or finish. n_rows 0: a step that wants no tokens. */
 struct sample_op {
     struct view logits;            /* F32 [n][vocab] */
     const struct sample_row *rows; /* [n_rows] */
@@ -214,7 +215,10 @@ struct backend_ops {
     void (*route)(struct backend *be, const struct route_op *op);
     void (*linear_experts)(struct backend *be, const struct linear_experts_op *op);
     void (*logits)(struct backend *be, const struct logits_op *op);
-    void (*sample)(struct backend *be, const struct sample_op *op);
+    /* Ends a step. True: it has run to its end and outs are there, because the backend knows no
+     * other way or because these rows are the host's to draw; there is nothing to be gained by
+     * preparing the next step before collect. */
+    bool (*sample)(struct backend *be, const struct sample_op *op);
     /* One step of many kernels as one launch. NULL where there is nothing to gain. `replay`: the
      * ops of this batch, logits included, were recorded before for this `kv` and run now: true, and
      * the caller makes no other call for this forward pass. Else `record` may answer true: the ops
@@ -222,8 +226,11 @@ struct backend_ops {
     bool (*replay)(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
     bool (*record)(struct backend *be, const struct batch *batch, const struct kv_cache *kv);
     void (*record_end)(struct backend *be);
-    /* Wait for everything; false with the first failure since open (it stays: the device is lost).
-     */
+    /* The outs of the oldest sample() that was not collected: waits for that step alone, at most
+     * steps_max of them are open. False as finish. NULL where steps_max is 1: finish. */
+    bool (*collect)(struct backend *be, struct err *err);
+    /* Wait for everything, and fill all outs; false with the first failure since open (it stays:
+     * the device is lost). */
     bool (*finish)(struct backend *be, struct err *err);
     void (*close)(struct backend *be);
 };
@@ -232,6 +239,7 @@ struct backend {
     const char *name;      /* "cpu avx512-vnni, 2 threads, int8 activations" */
     bool host_memory;      /* ops read host pointers: weights may stay in the mapped file */
     bool f64;              /* quantized matrices in layout F64 */
+    int32_t steps_max;     /* steps that may be under way at once, in order: 1, or 2 */
     size_t device_free;    /* bytes of device memory that were free at open; 0: host memory */
     size_t workspace;      /* bytes of device memory that prepare took, and recordings may */
     bool exact;            /* fp32 activations and KV, canonical weights */

@@ -12,6 +12,10 @@
 extern "C" {
 #endif
 
+/* In batch.tokens: what the last sample() drew for the row's slot. The host need not know it yet.
+ * Backends with steps_max 2. */
+enum { BATCH_TOKEN_IN_FLIGHT = -2 };
+
 struct batch_seq {
     int32_t slot; /* the engine's slot, stable over a sequence's life */
     int32_t first_row, n_rows;
@@ -20,7 +24,7 @@ struct batch_seq {
 struct batch {
     uint64_t serial; /* differs from batch to batch: what backends cache under */
     int32_t n_rows, n_seqs, n_logit_rows;
-    const int32_t *tokens;        /* [n_rows] */
+    const int32_t *tokens;        /* [n_rows] ids, or BATCH_TOKEN_IN_FLIGHT */
     const int32_t *positions;     /* [n_rows] */
     const int32_t *row_seq;       /* [n_rows] index into seqs */
     const struct batch_seq *seqs; /* [n_seqs] */

@@ -448,7 +448,7 @@ void sampler_row(struct sampler *s, const float *logits, const struct sample_row
                  struct sample_out *out)
 {
     const struct sample_params *p = row->params;
-    CHECK(p->n_top <= SAMPLE_TOP_MAX);
+    CHECK(p->n_top <= SAMPLE_TOP_MAX && !row->in_flight);
     out->logprob = 0;
     out->n_top = 0;
     if (row->target >= 0) {

@@ -40,8 +40,11 @@ struct sample_row {
     int32_t target;         /* >= 0: do not draw, report this token's log-probability (prompt) */
     uint64_t index;         /* which of the request's sequences: the random stream */
     int64_t position;       /* position of the token to be drawn: the random counter */
+    int32_t slot;           /* of the row's sequence: the device keeps what it drew for it */
     const int32_t *history; /* [n_prompt + n_output] known tokens, for penalties; borrowed */
     int32_t n_prompt, n_output;
+    bool in_flight; /* the last of the history is what was drawn for `slot` before: its value is not
+                       there yet. Only where the backend keeps such tokens (steps_max 2) */
     const int32_t *banned; /* [n_banned] tokens with probability 0 in this step */
     int32_t n_banned;
     const uint32_t *mask; /* bit per token, 1 = allowed; NULL: all (grammars) */

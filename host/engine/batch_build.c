@@ -85,6 +85,7 @@ static struct sample_row *add_logit_row(struct batch_build *build, int32_t row,
         .target = -1,
         .index = (uint64_t)seq->index,
         .position = item->n_known,
+        .slot = item->slot,
         .history = seq->tokens,
         .n_prompt = seq->n_prompt,
         .n_output = seq->n_tokens - seq->n_prompt,
@@ -106,6 +107,9 @@ static void fill_logit_rows(struct batch_build *build, const struct plan_item *i
     if (!item->draws)
         return;
     struct sample_row *row = add_logit_row(build, first_row + item->n_rows - 1, item);
+    CHECK(item->n_known - seq->n_tokens <= 1); /* of one step in flight */
+    row->in_flight = item->n_known > seq->n_tokens;
+    row->n_output += row->in_flight;
     if (item->n_known - seq->n_prompt < run->request->min_tokens) {
         row->banned = run->banned;
         row->n_banned = run->n_banned;

@@ -6,10 +6,6 @@
 #include "host/backend/sampler.h"
 #include "host/engine/scheduler.h"
 
-/* In batch.tokens: the token that the step before draws for this slot. Only when steps are planned
- * while another runs; the device then keeps a table of tokens by slot. */
-enum { BATCH_TOKEN_IN_FLIGHT = -1 };
-
 struct batch_build {
     int32_t n_rows_max, n_seqs_max, n_logit_rows_max, n_pages_seq;
     /* Owned; the batch points here. */
@@ -26,6 +22,8 @@ MUST_USE bool batch_build_init(struct batch_build *build, int32_t n_rows_max, in
                                struct err *err);
 void batch_build_clear(struct batch_build *build);
 /* Fills batch and rows (n_logit_rows of them, item by item: its scored rows, then its draw). Valid
- * until the next call, as long as the sequences live. */
+ * until the next call, as long as the sequences live. Where a step was planned that is not
+ * committed yet, the token that it draws is BATCH_TOKEN_IN_FLIGHT, and in_flight in the row's
+ * history. */
 void batch_build_fill(struct batch_build *build, const struct plan *plan,
                       const struct scheduler *s);

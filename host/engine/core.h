@@ -1,9 +1,9 @@
 /* core.h - the engine without its thread: from requests to batches, from tokens to events.
  *
  * Whoever drives it: add requests; then over and over sweep, plan, run the step's batch on a
- * device, commit. With two steps the next may be planned before the last is committed (the engine
- * thread uses one, tests/sim both). Every sequence gets exactly one EVENT_DONE, and room for it is
- * kept in its outbox. One thread; allocates in open, never later. */
+ * device, commit. With two steps the next may be planned before the last is committed: engine.c.
+ * Every sequence gets exactly one EVENT_DONE, and room for it is kept in its outbox. One thread;
+ * allocates in open, never later. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

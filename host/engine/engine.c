@@ -7,7 +7,14 @@
  * it is taken, and the reader drains after it has cleared the flag, so no event is left behind.
  *
  * The thread allocates nothing; a request's sequences are allocated in engine_submit and freed in
- * engine_take_news, by the threads that call these. */
+ * engine_take_news, by the threads that call these.
+ *
+ * Overlap (options.overlap, on a device that takes two steps): while step n runs, n + 1 is planned
+ * and launched, with the tokens that n draws named and not known; then n is collected and
+ * committed. So the device never waits for the host. What it costs: who comes while n runs starts
+ * in n + 2, and a sequence that stops in n has a row in n + 1 that counts for nothing (one that
+ * ends by length has not: that is known before). When the device says of a launch that it is over
+ * already, nothing is planned ahead of it. */
 #include "host/engine/engine.h"
 #include "host/base/slice.h"
 #include <errno.h>
@@ -28,11 +35,20 @@
  * wake the engine then; at worst a stream that was stalled anyway goes on this much later. */
 enum { BLOCKED_POLL_MS = 2 };
 
+/* Launched and not committed. */
+struct flight {
+    struct core_step *step;
+    uint64_t from_ns; /* when it was launched */
+};
+
 struct engine {
     struct engine_device device;
-    struct core core;    /* engine thread */
-    struct pace pace;    /* engine thread */
-    struct stats *stats; /* owned */
+    struct core core;                      /* engine thread */
+    struct pace pace;                      /* engine thread */
+    struct flight flights[CORE_STEPS_MAX]; /* engine thread; oldest first */
+    int32_t n_flights, n_steps, next_step; /* engine thread */
+    uint64_t landed_ns;                    /* engine thread: the last one */
+    struct stats *stats;                   /* owned */
     pthread_t thread;
     bool joined;
 
@@ -88,7 +104,7 @@ void engine_wake(struct engine *engine)
 
 /* Everything from the inbox into the core. False when the engine is to stop; nothing can come in
  * after that, nor after `close`. */
-static bool collect(struct engine *engine, bool close)
+static bool take_inbox(struct engine *engine, bool close)
 {
     pthread_mutex_lock(&engine->inbox_lock);
     struct request *list = engine->inbox_first;
@@ -204,37 +220,61 @@ static struct core_step *plan_step(struct engine *engine, int32_t *step_tokens, 
     const struct engine_options *o = &engine->core.options;
     if (o->step_tokens > 0) {
         *step_tokens = o->step_tokens;
-        return core_plan(&engine->core, 0, o->step_tokens, o->step_tokens, now_ns);
+        return core_plan(&engine->core, engine->next_step, o->step_tokens, o->step_tokens, now_ns);
     }
     int32_t n_ones = scheduler_n_ones(&engine->core.scheduler);
     int32_t chunk = pace_chunk(&engine->pace, n_ones);
     *step_tokens = o->step_tokens_max;
     if (n_ones > 0 && n_ones + chunk < *step_tokens)
         *step_tokens = n_ones + chunk;
-    return core_plan(&engine->core, 0, o->step_tokens_max, chunk, now_ns);
+    return core_plan(&engine->core, engine->next_step, o->step_tokens_max, chunk, now_ns);
 }
 
-static bool run_step(struct engine *engine, struct core_step *step, struct err *err)
+/* True: it is still running. */
+static bool launch(struct engine *engine, struct core_step *step)
 {
     const struct batch_build *build = &step->build;
-    const struct plan *plan = &step->plan;
-    uint64_t from_ns = clock_ns();
-    if (!engine->device.step(engine->device.self, &build->batch, build->rows, plan->n_logit_rows,
-                             build->outs, &engine->stats->beat, err)) {
-        core_abandon(&engine->core, step);
+    CHECK(engine->n_flights < engine->n_steps);
+    engine->flights[engine->n_flights++] = (struct flight){ step, clock_ns() };
+    engine->next_step = (engine->next_step + 1) % engine->n_steps;
+    return engine->device.launch(engine->device.self, &build->batch, build->rows,
+                                 step->plan.n_logit_rows, build->outs, &engine->stats->beat);
+}
+
+/* Waits for the oldest step, and commits it. */
+static bool land(struct engine *engine, struct err *err)
+{
+    const struct flight flight = engine->flights[0];
+    const struct plan *plan = &flight.step->plan;
+    CHECK(engine->n_flights > 0);
+    engine->flights[0] = engine->flights[--engine->n_flights];
+    if (!engine->device.collect(engine->device.self, err)) {
+        core_abandon(&engine->core, flight.step);
         return false;
     }
-    uint64_t now_ns = clock_ns();
+    uint64_t now_ns = clock_ns(); /* it began when the one before it was done, at the earliest */
+    uint64_t from_ns = flight.from_ns > engine->landed_ns ? flight.from_ns : engine->landed_ns;
+    engine->landed_ns = now_ns;
     pace_record(&engine->pace, plan->n_ones, plan->n_rows - plan->n_ones, now_ns - from_ns);
-    return core_commit(&engine->core, step, now_ns, err);
+    return core_commit(&engine->core, flight.step, now_ns, err);
+}
+
+/* The numbers of now. A step in flight is work, whoever still wants it: a device that is stuck with
+ * it must not look idle. */
+static void write_stats(struct engine *engine, int32_t step_tokens)
+{
+    stats_write(engine->stats, &engine->core, step_tokens,
+                core_is_empty(&engine->core) && engine->n_flights == 0);
 }
 
 /* Every live request ends with an error, and no other is taken. */
 static void lose_device(struct engine *engine, const struct err *err)
 {
+    while (engine->n_flights > 0)
+        core_abandon(&engine->core, engine->flights[--engine->n_flights].step);
     log_error("device_lost", "error=\"%s\"", err->text);
     stats_lose_device(engine->stats, err->text);
-    collect(engine, true);
+    take_inbox(engine, true);
     core_end_all(&engine->core, FINISH_ERROR, err->text, clock_ns());
 }
 
@@ -244,26 +284,33 @@ static void *engine_main(void *arg)
     struct core *core = &engine->core;
     int32_t step_tokens = core->options.step_tokens_max;
     slice_set_us(SLICE_COMPUTE_US);
-    while (collect(engine, false)) {
+    while (take_inbox(engine, false)) {
         uint64_t now_ns = clock_ns();
         core_sweep(core, now_ns);
         struct core_step *step = plan_step(engine, &step_tokens, now_ns);
         count_waiting(engine);
-        stats_write(engine->stats, core, step_tokens, core_is_empty(core));
+        write_stats(engine, step_tokens);
         deliver(engine); /* what was cancelled: its reader need not wait for the step */
-        if (!step) {     /* idle, or all readers are behind */
+        if (!step && engine->n_flights == 0) { /* idle, or all readers are behind */
             sleep_until_change(engine, core_is_empty(core) ? -1 : BLOCKED_POLL_MS);
             continue;
         }
+        bool good = true, runs = step && launch(engine, step);
         struct err err;
-        if (!run_step(engine, step, &err))
+        while (good && engine->n_flights > (runs ? engine->n_steps - 1 : 0))
+            good = land(engine, &err);
+        if (!good)
             lose_device(engine, &err);
         /* Before the news: who hears of an end finds its pages free. */
-        stats_write(engine->stats, core, step_tokens, core_is_empty(core));
+        write_stats(engine, step_tokens);
         deliver(engine);
     }
+    struct err err;
+    while (engine->n_flights > 0)
+        if (!land(engine, &err))
+            lose_device(engine, &err);
     core_end_all(core, FINISH_CANCELLED, NULL, clock_ns());
-    stats_write(engine->stats, core, step_tokens, true);
+    write_stats(engine, step_tokens);
     deliver(engine);
     return NULL;
 }
@@ -323,7 +370,9 @@ bool engine_open(struct engine **engine, const struct engine_device *device,
         err_set(err, ERR_MEMORY, "no memory for the engine");
         goto fail;
     }
-    if (!core_open(&e->core, device, options, 1, err))
+    CHECK(device->n_steps >= 1 && device->n_steps <= CORE_STEPS_MAX);
+    e->n_steps = options->overlap ? device->n_steps : 1;
+    if (!core_open(&e->core, device, options, e->n_steps, err))
         goto fail;
     stats_init(e->stats, device);
     pace_init(&e->pace, options->step_tokens_max);

@@ -21,10 +21,17 @@ struct engine_device {
     int32_t n_groups;               /* KV groups */
     int32_t windows[KV_GROUPS_MAX]; /* 0: full */
     int32_t n_pages[KV_GROUPS_MAX];
-    /* Forward pass and sampling of one batch, to the end. rows[i].logit_row indexes the batch's
-     * logit rows. beat is incremented now and then. */
-    bool (*step)(void *self, const struct batch *batch, const struct sample_row *rows,
-                 int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat, struct err *err);
+    /* Steps that may be launched and not yet collected, 1 or 2. They run in order. */
+    int32_t n_steps;
+    /* Forward pass and sampling of one batch. rows[i].logit_row indexes the batch's logit rows.
+     * beat is incremented now and then. The batch, the rows and their histories are read before it
+     * returns; params and bans stay, and outs are filled, until collect. True: the step is still
+     * running, so this is the time to plan the next. */
+    bool (*launch)(void *self, const struct batch *batch, const struct sample_row *rows,
+                   int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat);
+    /* Waits for the oldest step that was launched. False: the device has failed, and is asked for
+     * nothing more. */
+    bool (*collect)(void *self, struct err *err);
 };
 /* The real device. `kv` must have its pages reserved. Both are borrowed. */
 struct engine_model_device {
@@ -43,6 +50,7 @@ struct engine_options {
     int32_t logit_rows_max;
     int32_t slow_ms_max; /* a reader that takes nothing for so long is cut: 30,000 */
     bool prefix_cache;
+    bool overlap; /* a step is planned and launched while one runs, where the device can do that */
     const int32_t *eos; /* [n_eos], borrowed */
     int32_t n_eos;
 };

@@ -5,7 +5,10 @@
  * window sees: each must hold its own position, and hashes must chain. So a page that was shared
  * wrongly, freed too early, given back before the window had passed or never filled is seen at
  * once. Tokens are a function of (prefix hash, seed, index): whatever the schedule was, a request
- * has one right answer, fake_answer. */
+ * has one right answer, fake_answer.
+ *
+ * With depth 2 it runs late: a step that was launched is copied, and computed when it is
+ * collected, which is after the next one was launched. */
 #pragma once
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,6 +22,21 @@ struct fake_cell {
     int32_t position, token;
     uint64_t hash;
 };
+enum { FAKE_ROWS_MAX = 256, FAKE_TABLE_MAX = 4096 };
+/* A launched step: all that a device reads before launch returns. */
+struct fake_flight {
+    struct batch batch;
+    int32_t tokens[FAKE_ROWS_MAX], positions[FAKE_ROWS_MAX], row_seq[FAKE_ROWS_MAX];
+    int32_t logit_rows[FAKE_ROWS_MAX];
+    struct batch_seq seqs[FAKE_ROWS_MAX];
+    int32_t pages[KV_GROUPS_MAX][FAKE_TABLE_MAX];
+    struct sample_row rows[FAKE_ROWS_MAX];
+    int32_t n_rows;
+    struct sample_out *outs;
+    _Atomic uint64_t *beat;
+    bool ran, failed; /* in launch, with this error */
+    struct err err;
+};
 struct fake_device {
     int32_t n_groups, windows[KV_GROUPS_MAX], n_pages[KV_GROUPS_MAX];
     struct fake_cell *cells[KV_GROUPS_MAX]; /* [n_pages][PAGE_TOKENS] */
@@ -28,6 +46,12 @@ struct fake_device {
     bool fail_by_token;                     /* by token -1 instead of false */
     void (*on_step)(struct fake_device *device, const struct batch *batch);
     void *context;
+    int32_t depth;               /* steps at once: 1 (0 too), or 2: runs late */
+    int64_t over_every;          /* each such step is over when launch returns; 0: none */
+    struct fake_flight *flights; /* [2]; launched and not collected: from `first` on */
+    int32_t first;
+    int32_t n_flights;
+    int64_t n_launched, n_ahead; /* n_ahead: launched while another was under way */
 };
 
 static inline uint64_t fake_mix(uint64_t hash, uint64_t value)
@@ -76,13 +100,15 @@ static inline void fake_device_init(struct fake_device *device, int32_t n_groups
             device->cells[g][i].position = -1;
     }
     device->drawn = calloc((size_t)n_slots, sizeof(int32_t));
-    CHECK(device->drawn);
+    device->flights = calloc(2, sizeof *device->flights); /* the engine thread allocates nothing */
+    CHECK(device->drawn && device->flights);
 }
 static inline void fake_device_clear(struct fake_device *device)
 {
     for (int32_t g = 0; g < device->n_groups; g++)
         free(device->cells[g]);
     free(device->drawn);
+    free(device->flights);
 }
 
 /* The cell of a position, or NULL when the table has no page there. */
@@ -208,10 +234,91 @@ static inline bool fake_step(void *self, const struct batch *batch, const struct
     return true;
 }
 
+static inline void fake_copy(const struct fake_device *device, struct fake_flight *f,
+                             const struct batch *batch, const struct sample_row *rows,
+                             int32_t n_rows)
+{
+    CHECK(batch->n_rows <= FAKE_ROWS_MAX && n_rows <= FAKE_ROWS_MAX);
+    f->batch = *batch;
+    memcpy(f->tokens, batch->tokens, (size_t)batch->n_rows * sizeof *f->tokens);
+    memcpy(f->positions, batch->positions, (size_t)batch->n_rows * sizeof *f->positions);
+    memcpy(f->row_seq, batch->row_seq, (size_t)batch->n_rows * sizeof *f->row_seq);
+    memcpy(f->logit_rows, batch->logit_rows, (size_t)n_rows * sizeof *f->logit_rows);
+    memcpy(f->seqs, batch->seqs, (size_t)batch->n_seqs * sizeof *f->seqs);
+    memcpy(f->rows, rows, (size_t)n_rows * sizeof *f->rows);
+    f->n_rows = n_rows;
+    f->batch.tokens = f->tokens;
+    f->batch.positions = f->positions;
+    f->batch.row_seq = f->row_seq;
+    f->batch.logit_rows = f->logit_rows;
+    f->batch.seqs = f->seqs;
+    for (int32_t g = 0; g < device->n_groups; g++) {
+        int32_t n = batch->n_seqs * batch->pages_stride[g];
+        CHECK(n <= FAKE_TABLE_MAX);
+        memcpy(f->pages[g], batch->pages[g], (size_t)n * sizeof(int32_t));
+        f->batch.pages[g] = f->pages[g];
+    }
+}
+static inline bool fake_run(struct fake_device *device, struct fake_flight *f, struct err *err)
+{
+    return fake_step(device, &f->batch, f->rows, f->n_rows, f->outs, f->beat, err);
+}
+static inline bool fake_launch(void *self, const struct batch *batch, const struct sample_row *rows,
+                               int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat)
+{
+    struct fake_device *device = self;
+    bool late = device->depth == 2;
+    CHECK(device->n_flights < (late ? 2 : 1));
+    /* The history ends with the token before the one to be drawn, here or still in flight. */
+    for (int32_t i = 0; i < n_rows; i++) {
+        const struct sample_row *row = &rows[i];
+        int32_t n = row->n_prompt + row->n_output, at = batch->logit_rows[row->logit_row];
+        CHECK(row->slot == batch->seqs[batch->row_seq[at]].slot);
+        CHECK(late || !row->in_flight);
+        CHECK(row->target >= 0 || n == row->position);
+        CHECK(row->target >= 0 || row->in_flight == (batch->tokens[at] == BATCH_TOKEN_IN_FLIGHT));
+        CHECK(row->target >= 0 || row->in_flight || row->history[n - 1] == batch->tokens[at]);
+    }
+    struct fake_flight *f = &device->flights[(device->first + device->n_flights) % 2];
+    fake_copy(device, f, batch, rows, n_rows);
+    f->outs = outs;
+    f->beat = beat;
+    f->ran = false;
+    device->n_launched++;
+    device->n_ahead += device->n_flights > 0;
+    device->n_flights++;
+    if (late && (device->over_every == 0 || device->n_launched % device->over_every != 0))
+        return true;
+    for (int32_t i = 0; i < device->n_flights; i++) { /* in order */
+        struct fake_flight *at = &device->flights[(device->first + i) % 2];
+        if (!at->ran)
+            at->failed = !fake_run(device, at, &at->err);
+        at->ran = true;
+    }
+    return false;
+}
+static inline bool fake_collect(void *self, struct err *err)
+{
+    struct fake_device *device = self;
+    CHECK(device->n_flights > 0);
+    struct fake_flight *f = &device->flights[device->first];
+    device->first = (device->first + 1) % 2;
+    device->n_flights--;
+    if (!f->ran)
+        return fake_run(device, f, err);
+    *err = f->err;
+    return !f->failed;
+}
+
 static inline struct engine_device fake_engine_device(struct fake_device *device)
 {
     struct engine_device out = {
-        .self = device, .vocab = FAKE_VOCAB, .n_groups = device->n_groups, .step = fake_step
+        .self = device,
+        .vocab = FAKE_VOCAB,
+        .n_groups = device->n_groups,
+        .n_steps = device->depth == 2 ? 2 : 1,
+        .launch = fake_launch,
+        .collect = fake_collect,
     };
     memcpy(out.windows, device->windows, sizeof out.windows);
     memcpy(out.n_pages, device->n_pages, sizeof out.n_pages);

@@ -1,5 +1,7 @@
 /* test_engine.c - the engine with its thread, on the fake device: submitters, a reader, a canceller
- * at once (TSan), cancellation at every phase, faults at every step, stopping while busy. */
+ * at once (TSan), cancellation at every phase, faults at every step, stopping while busy. All of it
+ * with a device that does one step at a time, with one that has the next step before it begins with
+ * the last, and with one of which every third step is over when it was launched. */
 #include "tests/support/support.h"
 #include <poll.h>
 #include <pthread.h>
@@ -12,6 +14,15 @@
 #include "tests/sim/fake_device.h"
 
 enum { CTX = 160, SEQS_MAX = 8, TICKETS_MAX = 1024, WAIT_MS = 20000 };
+
+static const struct mode {
+    const char *name;
+    int32_t depth;      /* steps at once */
+    int64_t over_every; /* fake_device.h */
+} modes[] = { { "one step at a time", 1, 0 },
+              { "overlap", 2, 0 },
+              { "overlap, now and then", 2, 3 } };
+static const struct mode *mode;
 
 /* What the reader knows of a request; request->owner. */
 struct ticket {
@@ -147,9 +158,13 @@ static struct harness *harness_open(int32_t n_pages)
 
 static void harness_start(struct harness *h, const struct engine_options *options)
 {
+    struct engine_options all = *options;
+    all.overlap = mode->depth == 2;
+    h->device.depth = mode->depth;
+    h->device.over_every = h->gated ? 0 : mode->over_every; /* who has the gate counts steps */
     struct engine_device device = fake_engine_device(&h->device);
     struct err err;
-    assert_ok(engine_open(&h->engine, &device, options, &err), &err);
+    assert_ok(engine_open(&h->engine, &device, &all, &err), &err);
     assert_int_equal(pthread_create(&h->reader, NULL, reader_main, h), 0);
 }
 
@@ -283,6 +298,9 @@ static void many_threads_get_right_answers(void **state)
     engine_stats_read(h->engine, &stats);
     assert_true(stats.finished[FINISH_STOP] > 0 && stats.finished[FINISH_LENGTH] > 0);
     assert_true(stats.prefix_hits > 0 && stats.generated_tokens > 0);
+    engine_stop(h->engine);
+    assert_true((h->device.n_ahead > 0) == (mode->depth == 2));
+    assert_int_equal(h->device.n_flights, 0); /* the engine waited for what it launched */
     harness_close(h);
 }
 
@@ -343,8 +361,10 @@ static void cancelled_pages_are_free_within_a_step(void **state)
         engine_stats_read(h->engine, &after);
         assert_int_equal(after.running, 1);
         assert_int_equal(after.waiting, 0);
-        int32_t others = kv_pages_for(3 + 4 + rows[i].steps_before + 2);
+        int32_t others = kv_pages_for(3 + 4 + rows[i].steps_before + 1 + mode->depth);
         assert_true(after.pages_free[0] >= after.pages_total[0] - others);
+        if (mode->depth == 2) /* it is its owner's when the step that it flies in is over */
+            let_steps(h, 1);
         wait_for(&h->n_returned, 1);
         assert_int_equal(victim->finish[0], FINISH_CANCELLED);
         open_gate(h);
@@ -522,9 +542,63 @@ static void idle_costs_nothing_and_a_stuck_device_is_seen(void **state)
     harness_close(h);
 }
 
+/* A request that stops in step n has a row in n + 1 when that was launched before. It counts for
+ * nothing, but while it runs the engine is not idle: a device that is stuck there is seen. */
+static void a_stop_leaves_a_step_in_flight(void **state)
+{
+    (void)state;
+    struct harness *h = harness_open(30);
+    atomic_store(&h->gated, true);
+    harness_start(h, &usual);
+    int32_t tokens[CTX], finish_token, n = 0;
+    enum finish finish;
+    struct request *r = NULL;
+    for (int32_t i = 0; !r; i++) { /* one that stops after a few tokens */
+        r = new_request(5, i, 1, 40);
+        r->n_stop_tokens = 1;
+        r->stop_tokens = malloc(sizeof *r->stop_tokens);
+        CHECK(r->stop_tokens);
+        r->stop_tokens[0] = 7;
+        n = fake_answer(r, 0, tokens, &finish, &finish_token);
+        if (finish == FINISH_STOP && n >= 3)
+            break;
+        request_close(r);
+        r = NULL;
+    }
+    struct err err;
+    assert_non_null(submit(h, r, false, false, &err));
+    wait_for(&h->n_entered, 1);
+    let_steps(h, n); /* it stands in the step that draws the stop token */
+    struct engine_stats stats;
+    if (mode->depth == 2) {
+        let_steps(h, 1); /* in the one behind that */
+        uint64_t until = clock_ms() + WAIT_MS;
+        do
+            engine_stats_read(h->engine, &stats);
+        while (stats.finished[FINISH_STOP] == 0 && clock_ms() < until);
+        assert_int_equal(stats.running + stats.waiting, 0);
+        assert_int_equal(stats.pages_free[0], stats.pages_total[0]);
+        assert_false(stats.idle);
+        assert_int_equal(atomic_load(&h->n_returned), 0);
+        engine_stalled_ms(h->engine);
+        sleep_ms(50);
+        assert_true(engine_stalled_ms(h->engine) >= 40);
+    }
+    open_gate(h);
+    wait_for(&h->n_returned, 1);
+    uint64_t until = clock_ms() + WAIT_MS;
+    do
+        engine_stats_read(h->engine, &stats);
+    while (!stats.idle && clock_ms() < until);
+    assert_true(stats.idle);
+    assert_int_equal(engine_stalled_ms(h->engine), 0);
+    harness_close(h);
+}
+
 int main(void)
 {
     log_configure(LOG_OFF, false);
+    int failed = 0;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_threads_get_right_answers),
         cmocka_unit_test(cancelled_pages_are_free_within_a_step),
@@ -534,6 +608,11 @@ int main(void)
         cmocka_unit_test(what_cannot_be_served_is_refused),
         cmocka_unit_test(a_reader_that_sleeps_is_cut),
         cmocka_unit_test(idle_costs_nothing_and_a_stuck_device_is_seen),
+        cmocka_unit_test(a_stop_leaves_a_step_in_flight),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        mode = &modes[i];
+        failed += cmocka_run_group_tests_name(mode->name, tests, NULL, NULL);
+    }
+    return failed;
 }

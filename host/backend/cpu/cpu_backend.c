@@ -534,17 +534,18 @@ static void sample_part(void *arg, int32_t part, int32_t n_parts)
                     &job->op->outs[i]);
     }
 }
-static void cpu_sample(struct backend *be, const struct sample_op *op)
+static bool cpu_sample(struct backend *be, const struct sample_op *op)
 {
     struct cpu *cpu = cpu_of(be);
     CHECK(cpu->prepared && op->logits.n_cols == cpu->limits.vocab);
-    if (cpu->failed)
-        return;
+    if (cpu->failed || op->n_rows == 0)
+        return true;
     struct sample_job job = { .cpu = cpu, .op = op };
     if (op->n_rows > 1)
         pool_run(cpu->pool, sample_part, &job);
     else
         sample_part(&job, 0, 1);
+    return true;
 }
 
 /* ---- open, finish, close ----------------------------------------------------------------------
@@ -621,6 +622,7 @@ bool cpu_backend_open(struct backend **be, const struct cpu_options *options, st
         .ops = &cpu_ops,
         .name = cpu->name,
         .host_memory = true,
+        .steps_max = 1,
         .exact = options->exact,
         .activation = DTYPE_F32,
         .kv_dtype = options->exact ? DTYPE_F32 : DTYPE_BF16,

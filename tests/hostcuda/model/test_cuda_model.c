@@ -535,6 +535,159 @@ static void tokens_are_the_cpus(void **state)
     model_run_close(&cpu);
 }
 
+/* ---- a step ahead of the host
+ * --------------------------------------------------------------------
+ */
+
+enum { STREAMS = 5, DRAWS = 7, PROMPT = 3, BIASES = 530000 };
+struct drawn {
+    struct sample_out outs[DRAWS][STREAMS];
+    float *logits; /* of the last step: [STREAMS][vocab] */
+};
+struct streams {
+    struct crowd crowd;
+    struct sample_params params[STREAMS];
+    int32_t histories[STREAMS][PROMPT + DRAWS];
+    struct sample_row rows[STREAMS];
+};
+
+/* Greedy; drawn; drawn from a changed history; greedy from one, with so many biases that the host
+ * must do it; drawn by typical_p, which is the host's too. */
+static void make_streams(struct streams *s, bool host_forms, const struct logit_bias *biases)
+{
+    for (int32_t i = 0; i < STREAMS; i++) {
+        struct sample_params *p = &s->params[i];
+        *p = sample_params_neutral();
+        p->seed = 40 + (uint64_t)i;
+        p->n_top = i - 1;
+        p->temperature = i == 0 || i == 3 ? 0 : 1.2f;
+        p->repetition_penalty = i == 2 || i == 3 ? 1.4f : 1;
+        p->frequency_penalty = i == 2 ? 0.3f : 0;
+        p->biases = biases;
+        p->n_biases = host_forms && i == 3 ? BIASES : 0;
+        p->typical_p = host_forms && i == 4 ? 0.8f : 1;
+        draw_tokens(s->crowd.prompts[i], PROMPT, 4096, 300 + (uint64_t)i);
+        memset(s->histories[i], 0x55, sizeof s->histories[i]); /* no token of any vocabulary */
+        memcpy(s->histories[i], s->crowd.prompts[i], PROMPT * sizeof(int32_t));
+    }
+}
+
+static void take_drawn(struct streams *s, const struct drawn *found, int32_t step)
+{
+    for (int32_t i = 0; i < STREAMS; i++)
+        s->histories[i][PROMPT + step] = found->outs[step][i].token;
+}
+
+/* DRAWS tokens of each stream. `ahead`: each step is sent before the tokens of the last are taken,
+ * which are named by slot. Else every step is finished first. */
+static void run_streams(struct model_run *run, struct streams *s, bool host_forms, bool ahead,
+                        struct drawn *found)
+{
+    struct err err;
+    const struct backend_ops *ops = run->be->ops;
+    for (int32_t step = 0; step < DRAWS; step++) {
+        const int32_t from = step == 0 ? 0 : PROMPT + step - 1, to = PROMPT + step;
+        struct batch batch = crowd_batch(&s->crowd, STREAMS, from, to);
+        for (int32_t r = 0; step > 0 && r < batch.n_rows; r++)
+            s->crowd.tokens[r] = ahead ? BATCH_TOKEN_IN_FLIGHT : s->histories[r][to - 1];
+        for (int32_t i = 0; i < STREAMS; i++)
+            s->rows[i] = (struct sample_row){ .logit_row = (i + 1) * (to - from) - 1,
+                                              .params = &s->params[i],
+                                              .target = -1,
+                                              .index = 1,
+                                              .position = to,
+                                              .slot = i,
+                                              .history = s->histories[i],
+                                              .n_prompt = PROMPT,
+                                              .n_output = step,
+                                              .in_flight = ahead && step > 0 };
+        model_forward(&run->model, &batch, &run->kv, NULL, NULL, NULL);
+        const struct sample_op op = { .logits = view_head(run->model.logits, batch.n_logit_rows),
+                                      .rows = s->rows,
+                                      .outs = found->outs[step],
+                                      .n_rows = STREAMS };
+        assert_int_equal(ops->sample(run->be, &op), host_forms);
+        memset(s->rows, 0xaa, sizeof s->rows); /* read before it returned, */
+        memset(&s->crowd.tokens, 0xaa, sizeof s->crowd.tokens);
+        memset(&s->crowd.seqs, 0xaa, sizeof s->crowd.seqs); /* the batch too */
+        if (!ahead) {
+            assert_ok(ops->finish(run->be, &err), &err);
+            take_drawn(s, found, step);
+        } else if (step > 0) {
+            assert_ok(ops->collect(run->be, &err), &err);
+            take_drawn(s, found, step - 1);
+        }
+    }
+    if (ahead)
+        assert_ok(ops->collect(run->be, &err), &err);
+    const size_t bytes = (size_t)STREAMS * (size_t)run->model.vocab * sizeof(float);
+    found->logits = malloc(bytes);
+    assert_non_null(found->logits);
+    ops->download(run->be, found->logits, run->model.logits.data, bytes);
+}
+
+static void a_step_ahead_draws_the_same(void **state)
+{
+    (void)state;
+    struct logit_bias *biases = calloc(BIASES, sizeof *biases); /* token 0, by nothing */
+    static struct streams streams;
+    static struct drawn wanted, found;
+    assert_non_null(biases);
+    for (int32_t c = 0; c < 4; c++) {
+        const bool recorded = c & 1, host_forms = c & 2;
+        struct err err;
+        struct model_run run;
+        cuda_options = (struct cuda_options){ .no_graphs = !recorded };
+        open_crowd(&run, false, &err);
+        assert_int_equal(run.be->steps_max, 2);
+        make_streams(&streams, host_forms, biases);
+        run_streams(&run, &streams, host_forms, false, &wanted);
+        make_streams(&streams, host_forms, biases);
+        run_streams(&run, &streams, host_forms, true, &found);
+        bool same = true;
+        for (int32_t step = 0; step < DRAWS; step++)
+            for (int32_t i = 0; i < STREAMS; i++) {
+                const struct sample_out *a = &wanted.outs[step][i], *b = &found.outs[step][i];
+                same = same && a->token == b->token && a->n_top == b->n_top &&
+                       memcmp(&a->logprob, &b->logprob, sizeof a->logprob) == 0;
+                if (!same)
+                    fail_msg("%s%s: step %d, stream %d: token %d (%g), want %d (%g)",
+                             recorded ? "recorded" : "eager", host_forms ? ", host forms" : "",
+                             step, i, b->token, (double)b->logprob, a->token, (double)a->logprob);
+            }
+        assert_memory_equal(wanted.logits, found.logits,
+                            (size_t)STREAMS * (size_t)run.model.vocab * sizeof(float));
+        free(wanted.logits);
+        free(found.logits);
+        close_cuda(&run);
+    }
+    free(biases);
+}
+
+/* A step that wants no tokens (the middle of a prompt) has its turn all the same. */
+static void a_step_without_tokens_is_collected(void **state)
+{
+    (void)state;
+    struct err err;
+    struct model_run run;
+    static struct streams s;
+    cuda_options = (struct cuda_options){ 0 };
+    open_crowd(&run, false, &err);
+    make_streams(&s, false, NULL);
+    for (int32_t i = 0; i < 3; i++) {
+        struct batch batch = crowd_batch(&s.crowd, 1, i, i + 1);
+        batch.n_logit_rows = 0;
+        model_forward(&run.model, &batch, &run.kv, NULL, NULL, NULL);
+        const struct sample_op op = { .logits = view_head(run.model.logits, 0) };
+        assert_false(run.be->ops->sample(run.be, &op));
+        if (i > 0)
+            assert_ok(run.be->ops->collect(run.be, &err), &err);
+    }
+    assert_ok(run.be->ops->collect(run.be, &err), &err);
+    assert_ok(run.be->ops->finish(run.be, &err), &err);
+    close_cuda(&run);
+}
+
 /* Every path was really taken by the tests above, or is listed here with the reason. */
 static void every_path_was_taken(void **state)
 {
@@ -553,9 +706,14 @@ static void every_path_was_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(logits_are_the_cpus), cmocka_unit_test(many_sequences),
-        cmocka_unit_test(tokens_are_the_cpus), cmocka_unit_test(long_prompt),
-        cmocka_unit_test(kernels_as_measured), cmocka_unit_test(every_path_was_taken),
+        cmocka_unit_test(logits_are_the_cpus),
+        cmocka_unit_test(many_sequences),
+        cmocka_unit_test(tokens_are_the_cpus),
+        cmocka_unit_test(a_step_ahead_draws_the_same),
+        cmocka_unit_test(a_step_without_tokens_is_collected),
+        cmocka_unit_test(long_prompt),
+        cmocka_unit_test(kernels_as_measured),
+        cmocka_unit_test(every_path_was_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

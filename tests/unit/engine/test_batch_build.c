@@ -66,6 +66,8 @@ static void every_array_says_what_the_plan_says(void **state)
     assert_int_equal(build.rows[0].n_banned, 0);
     assert_int_equal(build.rows[0].n_prompt, 33);
     assert_int_equal(build.rows[0].target, -1);
+    assert_int_equal(build.rows[0].n_output, 0);
+    assert_false(build.rows[0].in_flight);
     static const int32_t banned[] = { 90, 91, 77 };
     assert_int_equal(build.rows[1].n_banned, 3);
     assert_memory_equal(build.rows[1].banned, banned, sizeof banned);
@@ -81,7 +83,9 @@ static void every_array_says_what_the_plan_says(void **state)
     assert_int_equal(build.batch.tokens[0], BATCH_TOKEN_IN_FLIGHT);
     assert_int_equal(build.batch.positions[0], 33);
     assert_int_equal(build.rows[0].position, 34);
-    assert_int_equal(build.rows[0].n_output, 0);
+    assert_int_equal(build.rows[0].slot, a->slot);
+    assert_int_equal(build.rows[0].n_output, 1); /* the history has it, but not its value */
+    assert_true(build.rows[0].in_flight);
 
     /* Committed: the value is known, and the window of 16 has left page 0 behind. */
     a->tokens[a->n_tokens++] = 555;
@@ -91,6 +95,7 @@ static void every_array_says_what_the_plan_says(void **state)
     batch_build_fill(&build, &next, &s);
     assert_int_equal(build.batch.tokens[0], 555);
     assert_int_equal(build.rows[0].n_output, 1);
+    assert_false(build.rows[0].in_flight);
     assert_int_equal(build.rows[0].history[33], 555);
     assert_int_equal(batch_page(&build.batch, 1, 0, 0), -1);
     assert_true(batch_page(&build.batch, 0, 0, 0) >= 0);
