@@ -166,7 +166,8 @@ static bool cuda_prepare(struct backend *be, const struct backend_limits *limits
         else
             cuda->scratch_bytes += dense_bytes();
     }
-    if (!step_reserve(cuda, err) || !sampling_reserve(cuda, err))
+    if (!step_reserve(cuda, err) || !sampling_reserve(cuda, err) ||
+        (l->n_experts > 0 && !experts_reserve(cuda, err)))
         return false;
     cuda->backend.workspace = cuda->scratch_bytes + (size_t)GRAPHS_MAX * GRAPH_BYTES;
     log_info("memory", "device=cuda weights=%zu activations=%zu workspace=%zu of=%zu",
@@ -329,6 +330,8 @@ static const struct backend_ops *cuda_ops(void)
     ops.embed = cuda_embed;
     ops.linear = cuda_linear;
     ops.attend = cuda_attend;
+    ops.route = cuda_route;
+    ops.linear_experts = cuda_linear_experts;
     ops.logits = cuda_logits;
     ops.sample = cuda_sample;
     ops.replay = cuda_replay;

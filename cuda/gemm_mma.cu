@@ -201,6 +201,11 @@ gemm_mma_tile(const __grid_constant__ struct tile_args a)
     unsigned char *ring = shared + (CODES == CODES_TABLE ? MMA_TABLE_BYTES : 0);
     const int from = tile_split_from(a, (int)blockIdx.z);
     const int to = tile_split_from(a, (int)blockIdx.z + 1);
+    if (a.tiles != NULL) { /* made by the kernel before */
+        griddep_wait();
+        if (a.tiles[blockIdx.x].expert < 0)
+            return;
+    }
     struct tile_fetch fetch = tile_fetch_of<TOKENS, MMA_X_BYTES>(a, from);
 
     /* Fill the ring: weights before the wait for the kernel that makes x. */
@@ -322,13 +327,27 @@ static int32_t tile_index(int32_t rows)
 {
     return rows <= 8 ? 0 : rows <= 32 ? 1 : 2;
 }
+static struct tile_plan plan_tiles(const struct f64_matrix *w, int32_t rows, int32_t tokens,
+                                   bool gate, int32_t splits, const struct device_info *device)
+{
+    return tile_plan_of(w, rows, gate, splits, tokens, MMA_STEPS * TILE_SLAB(tokens),
+                        w->kind.table != NULL ? MMA_TABLE_BYTES : 0, tile_blocks(tokens, device),
+                        device);
+}
 static struct tile_plan plan_of(const struct f64_matrix *w, int32_t rows, bool gate, int32_t splits,
                                 const struct device_info *device)
 {
     const int32_t tokens = rows <= 8 ? 8 : rows <= 32 ? 32 : 64;
-    return tile_plan_of(w, rows, gate, splits, tokens, MMA_STEPS * TILE_SLAB(tokens),
-                        w->kind.table != NULL ? MMA_TABLE_BYTES : 0, tile_blocks(tokens, device),
-                        device);
+    return plan_tiles(w, rows, tokens, gate, splits, device);
+}
+/* Experts: their own tiles, which fill the machine without splits. */
+static struct tile_plan plan_op(const struct gemm_op *op, const struct device_info *device)
+{
+    const bool gate = op->out.epilogue == EPILOGUE_GATE;
+    const struct gemm_groups *groups = op->groups;
+    if (groups == NULL)
+        return plan_of(&op->w, op->rows, gate, op->splits, device);
+    return plan_tiles(&op->w, groups->n_tiles * groups->tokens, groups->tokens, gate, 1, device);
 }
 
 bool gemm_mma_fits(const struct gemm_op *op, const struct device_info *device)
@@ -336,8 +355,7 @@ bool gemm_mma_fits(const struct gemm_op *op, const struct device_info *device)
     const struct f64_kind *kind = &op->w.kind;
     if (!tile_fits(op, device) || instance_of(kind) == NULL || (kind->table != NULL && kind->zeros))
         return false;
-    const struct tile_plan plan =
-        plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits, device);
+    const struct tile_plan plan = plan_op(op, device);
     return tile_plan_fits(op, &plan, device);
 }
 size_t gemm_mma_workspace(const struct f64_matrix *w, int32_t rows,
@@ -352,8 +370,7 @@ size_t gemm_mma_workspace(const struct f64_matrix *w, int32_t rows,
 }
 cudaError_t gemm_mma(const struct launch *launch, const struct gemm_op *op)
 {
-    struct tile_plan plan =
-        plan_of(&op->w, op->rows, op->out.epilogue == EPILOGUE_GATE, op->splits, launch->device);
+    struct tile_plan plan = plan_op(op, launch->device);
     const struct tile_args args = tile_args_of(op, &plan, 2);
-    return instance_of(&op->w.kind)->start[tile_index(op->rows)](launch, &plan, &args);
+    return instance_of(&op->w.kind)->start[tile_index(plan.tokens)](launch, &plan, &args);
 }

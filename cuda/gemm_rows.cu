@@ -55,8 +55,11 @@ struct rows_args {
     struct gemm_out out;
     int64_t x_stride;
     int32_t n_out, n_in, rows;
-    bool w_aligned, x_aligned; /* rows start at multiples of 16 bytes and end at them */
-    bool out_pairs;            /* two neighbours of y are one aligned store */
+    bool w_aligned, x_aligned;       /* rows start at multiples of 16 bytes and end at them */
+    bool out_pairs;                  /* two neighbours of y are one aligned store */
+    const struct expert_tile *tiles; /* rows_tile: of blockIdx.x, or NULL */
+    int64_t w_stride, bias_stride;   /* bytes from an expert to the next one */
+    const int32_t *row_map;
 };
 
 template <enum dtype T> struct stored {
@@ -280,11 +283,12 @@ DEVICE void stage_rows(unsigned char *to, const unsigned char *from, int64_t row
     }
 }
 template <enum dtype T, typename TILE>
-DEVICE void stage_load(unsigned char *memory, int stage, const struct rows_args &a, int k)
+DEVICE void stage_load(unsigned char *memory, int stage, const struct rows_args &a, int first,
+                       int k)
 {
     unsigned char *x = memory + stage * STAGE_BYTES<T, TILE>;
-    stage_rows<2, TILE::BM, PITCH_16>(x, (const unsigned char *)a.x, a.x_stride * 2,
-                                      (int)blockIdx.x * TILE::BM, a.rows, k, a.n_in, a.x_aligned);
+    stage_rows<2, TILE::BM, PITCH_16>(x, (const unsigned char *)a.x, a.x_stride * 2, first, a.rows,
+                                      k, a.n_in, a.x_aligned);
     stage_rows<stored<T>::BYTES, TILE::BN, stored<T>::PITCH>(
         x + TILE::BM * PITCH_16, a.w, (int64_t)a.n_in * stored<T>::BYTES,
         (int)blockIdx.y * TILE::BN, a.n_out, k, a.n_in, a.w_aligned);
@@ -311,6 +315,21 @@ DEVICE void weight_fragments(uint32_t (&b)[2][2][stored<T>::PARTS], const unsign
         for (int i = 0; i < 4; i++)
             split_bits<T>(b[i / 2][i % 2], r[i]);
     }
+}
+
+/* This block's rows and matrix: of its expert, or all there are. */
+template <typename TILE> DEVICE bool block_rows(struct rows_args &a, int &first)
+{
+    first = (int)blockIdx.x * TILE::BM;
+    if (a.tiles == NULL)
+        return true;
+    const struct expert_tile tile = a.tiles[blockIdx.x];
+    first = tile.row_from;
+    a.rows = tile.row_from + tile.n_rows;
+    a.w += tile.expert * a.w_stride;
+    if (a.bias != NULL)
+        a.bias += tile.expert * a.bias_stride / (int64_t)sizeof(float);
+    return tile.expert >= 0;
 }
 
 /* One stage: sum[m tile][n tile] of this warp. */
@@ -355,6 +374,7 @@ DEVICE void store_pair(const struct rows_args &a, int row, int col, float v0, fl
     }
     v0 = out_value(a.out, v0);
     v1 = out_value(a.out, v1);
+    row = a.row_map == NULL ? row : a.row_map[row];
     if (!a.out_pairs || !second || a.out.epilogue == EPILOGUE_ADD) {
         out_store(a.out, row, col, v0);
         if (second)
@@ -370,9 +390,11 @@ DEVICE void store_pair(const struct rows_args &a, int row, int col, float v0, fl
 
 template <enum dtype T, typename TILE>
 KERNEL(ROWS_THREADS, T == DTYPE_BF16 ? 2 : 1)
-rows_tile(const __grid_constant__ struct rows_args a)
+rows_tile(const __grid_constant__ struct rows_args all)
 {
     SHARED(memory);
+    struct rows_args a = all;
+    int first;
     constexpr int STAGES = stored<T>::STAGES, BYTES = STAGE_BYTES<T, TILE>;
     const int n_stages = (a.n_in + TILE_K - 1) / TILE_K;
     float sum[TILE::WM / 16][TILE::WN / 8][4] = {};
@@ -380,9 +402,11 @@ rows_tile(const __grid_constant__ struct rows_args a)
     /* fill */
     griddep_wait();
     griddep_launch();
+    if (!block_rows<TILE>(a, first))
+        return;
     for (int s = 0; s < STAGES - 1; s++) {
         if (s < n_stages)
-            stage_load<T, TILE>(memory, s, a, s * TILE_K);
+            stage_load<T, TILE>(memory, s, a, first, s * TILE_K);
         cp_async_commit();
     }
     /* run: load stage s + STAGES - 1 where s - 1 was, multiply s */
@@ -391,13 +415,13 @@ rows_tile(const __grid_constant__ struct rows_args a)
         block_sync();
         const int next = s + STAGES - 1;
         if (next < n_stages)
-            stage_load<T, TILE>(memory, next % STAGES, a, next * TILE_K);
+            stage_load<T, TILE>(memory, next % STAGES, a, first, next * TILE_K);
         cp_async_commit();
         tile_step<T, TILE>(sum, memory + s % STAGES * BYTES);
     }
     /* store: d0, d1 = (row g, outputs 2q, 2q+1), d2, d3 = row g + 8 */
     const int lane = lane_id(), warp_m = warp_id() % TILE::WARPS_M;
-    const int row0 = (int)blockIdx.x * TILE::BM + warp_m * TILE::WM + lane / 4;
+    const int row0 = first + warp_m * TILE::WM + lane / 4;
     const int col0 =
         (int)blockIdx.y * TILE::BN + warp_id() / TILE::WARPS_M * TILE::WN + lane % 4 * 2;
 #pragma unroll
@@ -427,7 +451,8 @@ static int32_t tiles_of(int32_t n, int32_t tile)
 template <enum dtype T, typename TILE>
 static cudaError_t launch_tile(const struct launch *launch, const struct rows_args &a)
 {
-    const dim3 grid((unsigned)tiles_of(a.rows, TILE::BM), (unsigned)tiles_of(a.n_out, TILE::BN));
+    const int32_t row_tiles = a.tiles != NULL ? a.rows : tiles_of(a.rows, TILE::BM);
+    const dim3 grid((unsigned)row_tiles, (unsigned)tiles_of(a.n_out, TILE::BN));
     const size_t shared = (size_t)stored<T>::STAGES * (size_t)STAGE_BYTES<T, TILE>;
     return LAUNCH((rows_tile<T, TILE>), grid, ROWS_THREADS, shared, launch->stream,
                   launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, a);
@@ -436,6 +461,9 @@ template <enum dtype T>
 static cudaError_t launch_rows(const struct launch *launch, const struct rows_args &a,
                                bool one_order)
 {
+    static_assert(small_tile::BM == 1 << EXPERT_TILE_SHIFT(EXPERT_LISTS - 1), "experts' tiles");
+    if (a.tiles != NULL)
+        return launch_tile<T, small_tile>(launch, a);
     if (a.rows <= GEMM_SMALL_ROWS && !one_order) {
         if (a.rows <= 8)
             return launch_small<T, 1>(launch, a);
@@ -459,8 +487,16 @@ cudaError_t gemm_rows(const struct launch *launch, const struct rows_op *op)
     a.n_out = op->n_out;
     a.n_in = op->n_in;
     a.rows = op->rows;
+    if (op->groups != NULL) {
+        a.rows = op->groups->n_tiles; /* for the grid; blocks know their rows */
+        a.tiles = op->groups->tiles;
+        a.w_stride = op->groups->part_stride[0];
+        a.bias_stride = op->groups->bias_stride[0];
+        a.row_map = op->groups->rows;
+    }
     const int32_t w_bytes = op->dtype == DTYPE_F32 ? 4 : 2;
-    a.w_aligned = op->n_in * (int64_t)w_bytes % 16 == 0 && (uintptr_t)op->w % 16 == 0;
+    a.w_aligned =
+        op->n_in * (int64_t)w_bytes % 16 == 0 && (uintptr_t)op->w % 16 == 0 && a.w_stride % 16 == 0;
     a.x_aligned = op->n_in % 8 == 0 && op->x_stride % 8 == 0 && (uintptr_t)op->x % 16 == 0;
     const uintptr_t pair = op->out.dtype == DTYPE_F32 ? 8 : 4;
     a.out_pairs = op->out.stride % 2 == 0 && (uintptr_t)op->out.y % pair == 0;

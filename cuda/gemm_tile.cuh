@@ -69,7 +69,27 @@ struct tile_args {
     float *partial;
     uint32_t *tickets;
     uint16_t table[16];
+    /* experts: tile blockIdx.x of the list; or tiles NULL */
+    const struct expert_tile *tiles;
+    int64_t part_stride[WEIGHT_PARTS_MAX], bias_stride[WEIGHT_PARTS_MAX];
+    const int32_t *row_map;
 };
+
+/* ---- which rows, of which matrix ----------------------------------------------------------------
+ * Read again wherever they are wanted: registers are scarcer than the cache. */
+
+template <int TOKENS> DEVICE int tile_first_row(const struct tile_args &a)
+{
+    return a.tiles == NULL ? (int)blockIdx.x * TOKENS : a.tiles[blockIdx.x].row_from;
+}
+DEVICE int tile_rows_end(const struct tile_args &a)
+{
+    return a.tiles == NULL ? a.rows : a.tiles[blockIdx.x].row_from + a.tiles[blockIdx.x].n_rows;
+}
+DEVICE int tile_row_out(const struct tile_args &a, int row)
+{
+    return a.row_map == NULL ? row : a.row_map[row];
+}
 
 /* ---- which outputs ------------------------------------------------------------------------------
  */
@@ -94,9 +114,16 @@ DEVICE struct tile_strip tile_strip_of(const struct tile_args &a, int half)
             return s;
     }
     const struct f64_part &p = a.parts[part];
-    s.units = p.units + (size_t)strip * (size_t)a.blocks * 4 * (size_t)a.unit_bytes;
-    s.row_factor = p.row_factor + strip * F64_STRIP_ROWS;
-    s.bias = p.bias == NULL ? NULL : p.bias + strip * F64_STRIP_ROWS;
+    int64_t to_part = 0, to_bias = 0;
+    if (a.tiles != NULL) {
+        const int64_t expert = a.tiles[blockIdx.x].expert;
+        to_part = expert * a.part_stride[part];
+        to_bias = expert * a.bias_stride[part];
+    }
+    s.units = p.units + to_part + (size_t)strip * (size_t)a.blocks * 4 * (size_t)a.unit_bytes;
+    s.row_factor = p.row_factor + to_part / (int64_t)sizeof(float) + strip * F64_STRIP_ROWS;
+    s.bias =
+        p.bias == NULL ? NULL : p.bias + to_bias / (int64_t)sizeof(float) + strip * F64_STRIP_ROWS;
     s.n_outs = min(F64_STRIP_ROWS, p.n_out - strip * F64_STRIP_ROWS);
     s.col = col + strip * F64_STRIP_ROWS;
     return s;
@@ -135,13 +162,13 @@ DEVICE struct tile_fetch tile_fetch_of(const struct tile_args &a, int block)
     if (s.units == NULL)
         s = tile_strip_of(a, 0);
     const int token = (int)threadIdx.x / PIECES, piece = (int)threadIdx.x % PIECES;
-    const int row = (int)blockIdx.x * TOKENS + token;
+    const int row = tile_first_row<TOKENS>(a) + token;
     struct tile_fetch f;
     f.units = s.units + (size_t)block * 4 * (size_t)a.unit_bytes + first;
     f.x = a.x + row * a.x_stride + block * ROW_BYTES + piece * 16;
     f.to_units = half * 4 * a.unit_bytes + first;
     f.to_x = 8 * a.unit_bytes + tile_x_at<TOKENS>(token, piece);
-    f.rows = a.rows - row;
+    f.rows = tile_rows_end(a) - row;
     return f;
 }
 /* A strip's units, 16 bytes a thread: codes fill 2 (int4) or 4 passes, scales and zeros part of
@@ -308,14 +335,15 @@ DEVICE void tile_store_rows(const struct tile_args &a, const float *sums, const 
     const int quad_at = lane_id() * 4, half = quad_at / F64_STRIP_ROWS;
     const struct tile_strip s = tile_strip_of(a, half);
     const struct tile_quad quad = tile_quad_of(s, quad_at % F64_STRIP_ROWS);
+    const int first = tile_first_row<TOKENS>(a), end = tile_rows_end(a);
     for (int token = warp_id(); token < TOKENS; token += TILE_WARPS) {
-        const int row = (int)blockIdx.x * TOKENS + token;
-        if (row >= a.rows || quad.n_valid == 0)
+        const int row = first + token;
+        if (row >= end || quad.n_valid == 0)
             break;
         float v[4];
         tile_values(a.out, quad, sums + token * TILE_OUT_STRIDE + quad_at,
                     x_scale == NULL ? 1.0f : x_scale[row], v);
-        tile_store(a, row, s.col + quad_at % F64_STRIP_ROWS, quad.n_valid, v);
+        tile_store(a, tile_row_out(a, row), s.col + quad_at % F64_STRIP_ROWS, quad.n_valid, v);
     }
 }
 /* GATE: half a warp writes the 64 gated outputs of a token. */
@@ -326,9 +354,10 @@ DEVICE void tile_store_gated(const struct tile_args &a, const float *sums, const
     const struct tile_strip s = tile_strip_of(a, 0), up = tile_strip_of(a, 1);
     const struct tile_quad gate_quad = tile_quad_of(s, quad_at),
                            up_quad = tile_quad_of(up, quad_at);
+    const int first = tile_first_row<TOKENS>(a), end = tile_rows_end(a);
     for (int token = (int)threadIdx.x / 16; token < TOKENS; token += TILE_THREADS / 16) {
-        const int row = (int)blockIdx.x * TOKENS + token;
-        if (row >= a.rows || gate_quad.n_valid == 0)
+        const int row = first + token;
+        if (row >= end || gate_quad.n_valid == 0)
             break;
         const float scale = x_scale == NULL ? 1.0f : x_scale[row];
         const float *from = sums + token * TILE_OUT_STRIDE + quad_at;
@@ -338,7 +367,7 @@ DEVICE void tile_store_gated(const struct tile_args &a, const float *sums, const
 #pragma unroll
         for (int i = 0; i < 4; i++)
             v[i] = gate_of(a.out.gate, v[i]) * u[i];
-        tile_store(a, row, s.col + quad_at, gate_quad.n_valid, v);
+        tile_store(a, tile_row_out(a, row), s.col + quad_at, gate_quad.n_valid, v);
     }
 }
 /* Everything after the sums: splits, shared memory (the ring's, free by now), y. */
@@ -491,6 +520,14 @@ static inline struct tile_args tile_args_of(const struct gemm_op *op, struct til
     a.splits = plan->splits;
     a.partial = op->partial;
     a.tickets = op->tickets;
+    if (op->groups != NULL) {
+        a.tiles = op->groups->tiles;
+        a.row_map = op->groups->rows;
+        for (int32_t p = 0; p < op->w.n_parts; p++) {
+            a.part_stride[p] = op->groups->part_stride[p];
+            a.bias_stride[p] = op->groups->bias_stride[p];
+        }
+    }
     for (int i = 0; i < 16 && kind->table != NULL; i++)
         a.table[i] = kind->table[i];
     return a;

@@ -85,9 +85,23 @@ struct norm_in {
     float epsilon;
     bool layer; /* layer norm; else RMS */
 };
+/* Experts: a product's rows are dealt out to matrices that lie a constant distance apart. A tile of
+ * rows goes to one of them; tiles are lists on the device (experts.cu). */
+struct expert_tile {
+    int32_t expert; /* -1: surplus, there is nothing to do */
+    int32_t row_from, n_rows, unused;
+};
+struct gemm_groups {
+    const struct expert_tile *tiles;       /* [n_tiles] */
+    int32_t n_tiles, tokens;               /* of the grid; most rows of a tile: 8, 32 or 64 */
+    int64_t part_stride[WEIGHT_PARTS_MAX]; /* bytes from an expert's part to the next one's */
+    int64_t bias_stride[WEIGHT_PARTS_MAX]; /* likewise */
+    const int32_t *rows;                   /* row i of x makes row rows[i] of y */
+};
 struct gemm_op {
-    struct f64_matrix w;
+    struct f64_matrix w; /* with groups: of expert 0 */
     int32_t rows;
+    const struct gemm_groups *groups; /* gemm_mma; NULL: one matrix for all rows */
     /* gemm_small reads bf16 rows itself and norms them; x_scale and chunk sums are not used.
      * gemm_mma, gemm_wgmma, gemm_dense: fp16 rows of prepare_f16, columns padded to 128 with 0.
      * gemm_s8: int8 rows of prepare_s8. */
@@ -135,6 +149,8 @@ struct rows_op {
     const void *x; /* bf16 */
     int64_t x_stride;
     const float *bias;
+    const struct gemm_groups
+        *groups;         /* NULL: one matrix; else tokens = 64, w and bias of expert 0 */
     struct gemm_out out; /* STORE or ADD; a gate is done by gate_combine */
     bool one_order;      /* a row's sums have one order whatever the number of rows (--invariant) */
 };
@@ -173,6 +189,9 @@ cudaError_t f64_repack(const struct launch *launch, const struct repack_op *op);
  */
 
 struct prepare_op {
+    /* Row r of y comes from row from[r] / divisor of x; from[r] < 0: y stays. NULL: from row r. */
+    const int32_t *from;
+    int32_t divisor;
     const void *x; /* bf16 [rows], stride x_stride */
     int64_t x_stride;
     int32_t rows, n_in;
@@ -218,6 +237,58 @@ cudaError_t embed_rows(const struct launch *launch, const struct embed_in *op);
 /* y[i] = x[rows[i]], bf16, i < n; rows[i] = -1: zeros. */
 cudaError_t gather_rows(const struct launch *launch, const void *x, int64_t x_stride,
                         const int32_t *rows, int32_t n, int32_t n_cols, void *y, int64_t y_stride);
+
+/* ---- experts (experts.cu) -----------------------------------------------------------------------
+ */
+
+enum { EXPERTS_LIMIT = 1024, EXPERT_LISTS = 3 };
+/* Tiles of 8, 32 and 64 rows, as powers of two. */
+#define EXPERT_TILE_SHIFT(list) ((list) == 0 ? 3 : (list) == 1 ? 5 : 6)
+struct route_in {
+    const float *logits;
+    int64_t stride;
+    int32_t rows, n_experts, n_chosen;
+    enum route kind;
+    const int32_t *positions; /* [rows], -1: padding, whose ids are -1 and weights 0; or NULL */
+    int32_t *ids;             /* [rows][n_chosen] */
+    float *weights;
+};
+/* Slot rows (row, slot) by expert. */
+struct expert_lists {
+    int32_t *sorted; /* [n_slots] slot row; -1 behind the last that is not padding */
+    int32_t *ranks;  /* [n_slots] scratch */
+    struct expert_tile *tiles[EXPERT_LISTS]; /* of `sorted`, [n_tiles] */
+    int32_t n_tiles[EXPERT_LISTS];
+};
+/* y[slot] (bf16) = gate of x[slot] [0, n) and [n, 2n), fp32; slots with id -1 stay. */
+struct experts_gate_in {
+    const float *x;
+    int64_t x_stride;
+    const int32_t *ids;
+    int32_t n_slots, n;
+    enum gate gate;
+    float limit;
+    void *y;
+    int64_t y_stride;
+};
+/* y[r] (bf16) += scale * sum of weights[r][s] * x[r * n_chosen + s] in the order of s. */
+struct experts_add_in {
+    const float *x;
+    int64_t x_stride;
+    const int32_t *ids;
+    const float *weights;
+    int32_t rows, n_chosen, n;
+    float scale;
+    void *y;
+    int64_t y_stride;
+};
+cudaError_t experts_route(const struct launch *launch, const struct route_in *op);
+/* Most tiles of a list that n_slots can make: n_tiles. */
+int32_t experts_tiles_max(int32_t list, int32_t n_slots, int32_t n_experts);
+cudaError_t experts_plan(const struct launch *launch, const int32_t *ids, int32_t n_slots,
+                         int32_t n_experts, const struct expert_lists *lists);
+cudaError_t experts_gate(const struct launch *launch, const struct experts_gate_in *op);
+cudaError_t experts_add(const struct launch *launch, const struct experts_add_in *op);
 
 /* ---- attention --------------------------------------------------------------------------------
  * y[row][head] = softmax(q . K^T * scale (soft cap) + sinks) . V over the row's sequence, causal,

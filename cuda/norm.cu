@@ -271,7 +271,14 @@ prepare_kernel(const __grid_constant__ struct prepare_args a)
     const int row = (int)blockIdx.x, n = a.op.n_in;
     griddep_wait();
     griddep_launch();
-    const uint16_t *x = (const uint16_t *)a.op.x + (int64_t)row * a.op.x_stride;
+    int from = row;
+    if (a.op.from != NULL) {
+        from = a.op.from[row];
+        if (from < 0)
+            return;
+        from /= a.op.divisor;
+    }
+    const uint16_t *x = (const uint16_t *)a.op.x + (int64_t)from * a.op.x_stride;
     for (int c = (int)threadIdx.x; c < a.width / VALUES; c += a.threads)
         copy_bf16(&chunks[c], x, c * VALUES, n, a.aligned_x);
     cp_async_commit();

@@ -7,11 +7,11 @@
 #include "cuda/state.h"
 
 /* Rows of this op: a recording runs its whole bucket. */
-static int32_t rows_of(const struct cuda *cuda, int32_t rows)
+int32_t rows_of(const struct cuda *cuda, int32_t rows)
 {
     return cuda->bucket > 0 ? cuda->bucket : rows;
 }
-static struct launch launch_of(const struct cuda *cuda)
+struct launch launch_of(const struct cuda *cuda)
 {
     struct launch launch;
     launch.stream = cuda->stream;
@@ -19,7 +19,7 @@ static struct launch launch_of(const struct cuda *cuda)
     launch.pdl = cuda->info.arch >= 90;
     return launch;
 }
-static struct norm_in norm_of(const struct norm *norm)
+struct norm_in norm_of(const struct norm *norm)
 {
     struct norm_in in;
     memset(&in, 0, sizeof in);
@@ -31,7 +31,7 @@ static struct norm_in norm_of(const struct norm *norm)
     }
     return in;
 }
-static const int32_t *step_ints(const struct cuda *cuda, size_t at)
+const int32_t *step_ints(const struct cuda *cuda, size_t at)
 {
     return (const int32_t *)(const void *)(cuda->step.device + at);
 }
@@ -49,6 +49,11 @@ const char *const path_names[PATHS + 1] = {
     "post_combine",
     "embed_rows",
     "gather_rows",
+    "route",
+    "gemm_mma, experts",
+    "gemm_rows, experts",
+    "experts_gate",
+    "experts_add",
     "attend_decode",
     "attend_prefill",
     "sample_rows",

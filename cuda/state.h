@@ -28,6 +28,11 @@ enum path {
     PATH_POST,
     PATH_EMBED,
     PATH_GATHER,
+    PATH_ROUTE,
+    PATH_EXPERTS_MMA,
+    PATH_EXPERTS_ROWS,
+    PATH_EXPERTS_GATE,
+    PATH_EXPERTS_ADD,
     PATH_ATTEND_DECODE,
     PATH_ATTEND_PREFILL,
     PATH_SAMPLE,
@@ -71,6 +76,15 @@ struct recording {
     const void *kv; /* memory of its first group */
     cudaGraphExec_t exec;
 };
+/* experts_ops.cu: what the latest route said, and room for what its rows become. */
+struct experts_state {
+    struct expert_lists lists; /* n_tiles: of this route */
+    int32_t rows, n_chosen, n_experts;
+    uint16_t *x;        /* [slots][inputs padded to 128]: fp16, or bf16 rows */
+    float *x_scale;     /* [slots] */
+    float *product;     /* [slots][cols] */
+    int64_t x_elements; /* slots * cols */
+};
 struct measured; /* measure.cu */
 struct cuda {
     struct backend backend; /* first: a backend is a cuda */
@@ -97,6 +111,7 @@ struct cuda {
     uint32_t *tickets;
     float *attend_partial;
     uint32_t *attend_tickets;
+    struct experts_state experts;
     struct dense *dense;       /* opened when first wanted */
     char *kernels_file;        /* options.kernels, owned */
     struct measured *measured; /* kernel times; NULL: none */
@@ -147,6 +162,15 @@ void cuda_embed(struct backend *be, const struct embed_op *op);
 void cuda_linear(struct backend *be, const struct linear_op *op);
 void cuda_attend(struct backend *be, const struct attend_op *op);
 void cuda_logits(struct backend *be, const struct logits_op *op);
+/* experts_ops.cu */
+bool experts_reserve(struct cuda *cuda, struct err *err);
+void cuda_route(struct backend *be, const struct route_op *op);
+void cuda_linear_experts(struct backend *be, const struct linear_experts_op *op);
+/* ops.cu, for experts_ops.cu */
+struct launch launch_of(const struct cuda *cuda);
+struct norm_in norm_of(const struct norm *norm);
+int32_t rows_of(const struct cuda *cuda, int32_t rows);
+const int32_t *step_ints(const struct cuda *cuda, size_t at);
 /* sampling.cu */
 bool sampling_reserve(struct cuda *cuda, struct err *err);
 void sampling_release(struct cuda *cuda);

@@ -139,7 +139,7 @@ struct linear_experts_op {
     struct view y, x;
     const struct experts *w;
     const struct norm *pre; /* GATE: NULL or a norm of x */
-    const int32_t *ids;     /* as route left them */
+    const int32_t *ids;     /* as the latest route left them */
     const float *weights;   /* ADD */
     int32_t n_chosen;
     enum epilogue epilogue; /* GATE or ADD */
@@ -186,7 +186,8 @@ struct backend_limits {
     int32_t vocab;
     int32_t n_heads, n_kv_heads, head_dim, ctx;
     int32_t windows[KV_GROUPS_MAX]; /* as kv_group.window */
-    /* Experts of a layer, those of a row, the widest of their products; 0: none. */
+    /* Experts of a layer, those of a row; inputs and outputs of linear_experts, for each of a row's
+     * n_chosen slots; 0: none. */
     int32_t n_experts, n_chosen, expert_cols;
 };
 

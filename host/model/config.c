@@ -253,7 +253,7 @@ static bool read_windows(struct config *c, const struct family *family, const st
     if (family->window != WINDOW_NONE) {
         if (!json_is_null(root, "sliding_window"))
             window = family->window_default;
-        if (!opt_count(root, "sliding_window", 1, INT32_MAX, &window, err))
+        if (!opt_count(root, "sliding_window", 0, INT32_MAX, &window, err))
             return false;
     }
     if (family->window == WINDOW_UPPER) {

@@ -30,6 +30,16 @@ static int32_t mlp_width(const struct config *c)
     return width;
 }
 
+/* Widest inputs or outputs of linear_experts, a slot; a shared expert has all slots of a row. */
+static int32_t expert_cols(const struct config *c)
+{
+    const struct config_experts *e = &c->experts;
+    const int32_t shared = e->n == 0 ? 0 : (e->shared_width + e->n_chosen - 1) / e->n_chosen;
+    int32_t widest = 2 * e->width > c->hidden ? 2 * e->width : c->hidden;
+    widest = shared > widest ? shared : widest;
+    return e->n == 0 ? 0 : widest;
+}
+
 bool model_reserve_scratch(struct model *model, struct err *err)
 {
     const struct config *c = &model->config;
@@ -86,7 +96,7 @@ bool model_reserve_scratch(struct model *model, struct err *err)
         .ctx = model->ctx,
         .n_experts = e->n,
         .n_chosen = e->n_chosen,
-        .expert_cols = 2 * e->width > c->hidden ? 2 * e->width : c->hidden,
+        .expert_cols = expert_cols(c),
     };
     for (int32_t g = 0; g < c->n_kv_groups; g++)
         limits.windows[g] = c->windows[g];

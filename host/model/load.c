@@ -405,6 +405,30 @@ static bool add_layer_name(struct plan *plan, const struct name *name, int32_t l
     return true;
 }
 
+/* linear_experts takes matrices of one form (backend.h). */
+static bool check_experts(const struct experts *experts, struct err *err)
+{
+    for (int32_t e = 1; e < experts->n; e++)
+        for (int32_t p = 0; p < experts->each[0].n_parts; p++) {
+            const struct weight_part *a = &experts->each[0].parts[p];
+            const struct weight_part *b = &experts->each[e].parts[p];
+            const struct layout_shape *x = &a->shape, *y = &b->shape;
+            const bool same = x->layout == y->layout && x->bits == y->bits &&
+                              x->group == y->group && x->symmetric == y->symmetric &&
+                              x->kind == y->kind && x->mins == y->mins && a->dtype == b->dtype &&
+                              (a->order == NULL) == (b->order == NULL);
+            if (!same)
+                return err_set(err, ERR_UNSUPPORTED,
+                               "%s: experts of one layer in different forms are not supported: "
+                               "expert %d is %s, %s, %d bits in groups of %d; expert 0 is %s, %s, "
+                               "%d bits in groups of %d",
+                               experts->name, e, layout_name(y->layout), dtype_name(b->dtype),
+                               y->bits, y->group, layout_name(x->layout), dtype_name(a->dtype),
+                               x->bits, x->group);
+        }
+    return true;
+}
+
 static bool make_plan(struct plan *plan, struct err *err)
 {
     struct model_state *state = plan->model->state;
@@ -433,6 +457,10 @@ static bool make_plan(struct plan *plan, struct err *err)
     if (plan->tensors != NULL && !check_extras(plan, err))
         return false;
     name_weights(state, config->n_layers);
+    for (int32_t l = 0; l < config->n_layers; l++)
+        if (!check_experts(&state->layers[l].expert_gate_up, err) ||
+            !check_experts(&state->layers[l].expert_down, err))
+            return false;
     return true;
 }
 
