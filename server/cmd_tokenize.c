@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "host/base/json.h"
-#include "server/commands.h"
 #include "host/text/tokenizer_folder.h"
+#include "host/text/unicode.h"
+#include "server/commands.h"
 #include "server/load_model.h"
 
 static void print_piece(struct buf *out, const struct tokenizer *tokenizer, int32_t id)
@@ -57,30 +57,91 @@ static bool tokenize_text(const struct tokenizer *tokenizer, const struct option
     return ok || err_set(err, ERR_IO, "the output could not be written");
 }
 
+static bool hex4(const char *p, const char *end, uint32_t *code)
+{
+    *code = 0;
+    if (end - p < 4)
+        return false;
+    for (int i = 0; i < 4; i++) {
+        const char *digit =
+            strchr("0123456789abcdef", p[i] >= 'A' && p[i] <= 'F' ? p[i] + 32 : p[i]);
+        if (p[i] == 0 || digit == NULL)
+            return false;
+        *code = *code << 4 | (uint32_t)(digit - "0123456789abcdef");
+    }
+    return true;
+}
+
+/* One escape behind its backslash at *at; false: none of JSON's. A surrogate comes in pairs. */
+static bool put_escape(const char **at, const char *end, struct buf *text)
+{
+    static const char NAMES[] = "\"\\/bfnrt", VALUES[] = "\"\\/\b\f\n\r\t";
+    const char *p = *at, *name = p < end && *p != 0 ? strchr(NAMES, *p) : NULL;
+    uint32_t code, low;
+    char bytes[4];
+    if (name != NULL) {
+        buf_putc(text, VALUES[name - NAMES]);
+        *at = p + 1;
+        return true;
+    }
+    if (p == end || *p != 'u' || !hex4(p + 1, end, &code))
+        return false;
+    p += 5;
+    if (code >= 0xd800 && code < 0xe000) {
+        if (code >= 0xdc00 || end - p < 6 || p[0] != '\\' || p[1] != 'u' ||
+            !hex4(p + 2, end, &low) || low < 0xdc00 || low >= 0xe000)
+            return false;
+        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+        p += 6;
+    }
+    buf_put(text, bytes, unicode_encode(code, bytes));
+    *at = p;
+    return true;
+}
+
+/* A JSON string to its text, U+0000 included (which json_parse does not let into trees). */
+static bool read_string(const char *line, size_t length, struct buf *text, struct err *err)
+{
+    const char *p = line, *end = line + length;
+    while (end > p && strchr(" \t\r\n", end[-1]) != NULL && end[-1] != 0)
+        end--;
+    while (p < end && (*p == ' ' || *p == '\t'))
+        p++;
+    bool good = p < end && *p++ == '"';
+    while (good && p < end && *p != '"') {
+        if ((uint8_t)*p < 0x20)
+            good = false;
+        else if (*p != '\\')
+            buf_putc(text, *p++);
+        else {
+            p++;
+            good = put_escape(&p, end, text);
+        }
+    }
+    if (!good || p + 1 != end)
+        return err_set(err, ERR_FORMAT, "not a JSON string (at byte %zu)", (size_t)(p - line));
+    return !text->failed || err_set(err, ERR_MEMORY, "no memory for a line of %zu bytes", length);
+}
+
 /* A line is a JSON string; out comes a JSON list of ids. */
 static bool tokenize_line(const struct tokenizer *tokenizer, unsigned flags, const char *line,
                           size_t length, struct err *err)
 {
-    struct cJSON *root = NULL;
     struct ids ids = { 0 };
-    struct buf out;
-    const char *text;
+    struct buf out, text;
     buf_init(&out, (size_t)1 << 30);
-    bool ok = json_parse(line, length, &JSON_FILE_LIMITS, ERR_FORMAT, &root, err);
-    if (ok) {
-        struct json_ref ref = json_root(root);
-        ok = json_string(&ref, &text, err) &&
-             tokenizer_encode(tokenizer, text, strlen(text), flags, NULL, 0, &ids, err);
-    }
+    buf_init(&text, (size_t)1 << 30);
+    bool ok = read_string(line, length, &text, err) &&
+              tokenizer_encode(tokenizer, buf_text(&text), text.length, flags, NULL, 0, &ids, err);
     if (ok) {
         put_ids(&out, &ids);
         buf_putc(&out, '\n');
         ok = (!out.failed && fwrite(buf_text(&out), 1, out.length, stdout) == out.length) ||
              err_set(err, ERR_IO, "the output could not be written");
     }
-    json_free(root);
     ids_clear(&ids);
     buf_clear(&out);
+    buf_clear(&text);
     return ok;
 }
 
@@ -110,6 +171,18 @@ static bool tokenize_lines(const struct tokenizer *tokenizer, const struct optio
     return ok;
 }
 
+/* A path may be a vocabulary alone: a folder without weights, or one file. */
+static bool open_files(const char *model, struct hf_folder *folder, const char **dummy,
+                       char **owned, char name[128], struct err *err)
+{
+    if (model == NULL || strcmp(model, "demo:") == 0 || strncmp(model, "dummy:", 6) == 0)
+        return load_files(model, folder, dummy, owned, name, err);
+    *dummy = NULL;
+    *owned = NULL;
+    snprintf(name, 128, "%.127s", model);
+    return hf_folder_open_tokenizer(folder, model, err);
+}
+
 int cmd_tokenize(const struct options *o)
 {
     struct err err;
@@ -119,7 +192,7 @@ int cmd_tokenize(const struct options *o)
     const char *dummy;
     char *owned, name[128];
     buf_init(&text, (size_t)256 << 20);
-    if (!load_files(o->model, &folder, &dummy, &owned, name, &err))
+    if (!open_files(o->model, &folder, &dummy, &owned, name, &err))
         return command_fail(&err);
     bool ok = tokenizer_open_folder(&tokenizer, &folder, &err);
     if (!ok)

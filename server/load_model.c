@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "host/base/clock.h"
+#include "host/base/file.h"
 #include "host/base/log.h"
 #include "server/demo_model.h"
 #include "server/open_backend.h"
@@ -20,6 +21,7 @@ enum {
     STEP_TOKENS_MAX = 512,
     LOGIT_ROWS_MIN = 16, /* prompt log-probabilities share these rows with decoding sequences */
     CONFIG_BYTES_MAX = 1 << 20,
+    TEMPLATE_BYTES_MAX = 16 << 20, /* as in a model folder */
     SLOW_MS_MAX = 30000,
     PROGRESS_MS = 100,
 };
@@ -135,6 +137,26 @@ static size_t budget_of(const struct options *options, size_t available)
     return available / 100 * (size_t)options->memory.percent;
 }
 
+/* --chat-template: the file takes the place of what the folder has. */
+static bool read_chat_template(struct loaded *loaded, const char *path, struct err *err)
+{
+    char *bytes;
+    size_t size;
+    if (path == NULL)
+        return true;
+    if (!loaded->has_folder)
+        return err_set(err, ERR_UNSUPPORTED, "--chat-template: a dummy model has no tokenizer");
+    if (!file_read(path, TEMPLATE_BYTES_MAX, &bytes, &size, err)) {
+        err_prefix(err, "--chat-template");
+        return false;
+    }
+    struct hf_text *text = &loaded->folder.chat_template;
+    if (text->owned)
+        free(text->bytes);
+    *text = (struct hf_text){ .bytes = bytes, .size = size, .owned = true };
+    return true;
+}
+
 bool load_model(struct loaded *loaded, const struct options *options,
                 const struct load_choice *choice, struct err *err)
 {
@@ -147,6 +169,8 @@ bool load_model(struct loaded *loaded, const struct options *options,
     loaded->has_folder = dummy == NULL;
     if (loaded->has_folder)
         sigbus_watch(&loaded->folder.tensors);
+    if (!read_chat_template(loaded, options->chat_template, err))
+        goto fail;
     if (!open_backend(&loaded->be, options, choice->activations, err))
         goto fail;
     if (loaded->be->device_free > 0)

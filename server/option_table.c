@@ -110,6 +110,8 @@ const struct option OPTIONS[] = {
       "TCP port; 0: any free one", 0, 65535, NULL, false },
     { "alias", 0, OPTION_LIST, SERVE, AT(aliases), "NAME", NULL,
       "name of the model in the API; repeat, or commas, for several", 0, 0, NULL, false },
+    { "chat-template", 0, OPTION_TEXT, SERVE | COMPLETE, AT(chat_template), "FILE", NULL,
+      "a chat template (Jinja) instead of the model's own", 0, 0, NULL, false },
     { "api-key-file", 0, OPTION_TEXT, SERVE, AT(api_key_file), "FILE", NULL,
       "one key a line, # comments; without it nobody needs a key", 0, 0, NULL, false },
     { "max-queue", 0, OPTION_INT, SERVE, AT(max_queue), "N", "512",

@@ -74,6 +74,7 @@ struct options {
     const char *host;
     int32_t port;
     struct option_texts aliases;
+    const char *chat_template; /* NULL: the model's own */
     const char *api_key_file;
     int64_t max_body;
     int32_t drain_ms, head_ms, body_ms, max_connections;

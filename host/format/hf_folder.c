@@ -5,7 +5,9 @@
  * Called once at start (server/cmd_*.c through host/model). */
 #include "host/format/hf_folder.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -288,6 +290,40 @@ fail:
     return false;
 }
 
+/* The first file name of the folder that ends in ".tiktoken", in order of bytes; false: none. */
+static bool find_tiktoken(const struct source *source, char name[256])
+{
+    name[0] = 0;
+    if (source->files != NULL) {
+        for (size_t i = 0; i < source->n_files; i++)
+            if (ends_with(source->files[i].name, ".tiktoken") && name[0] == 0)
+                snprintf(name, 256, "%.255s", source->files[i].name);
+        return name[0] != 0;
+    }
+    DIR *dir = opendir(source->dir);
+    if (dir == NULL)
+        return false;
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;)
+        if (ends_with(entry->d_name, ".tiktoken") &&
+            (name[0] == 0 || strcmp(entry->d_name, name) < 0))
+            snprintf(name, 256, "%.255s", entry->d_name);
+    closedir(dir);
+    return name[0] != 0;
+}
+
+static bool read_tokenizer(struct hf_folder *folder, const struct source *source, struct err *err)
+{
+    static const char *const NAMES[] = { "tokenizer.json", "tekken.json", "tokenizer.model",
+                                         "tiktoken.model" };
+    char *name = folder->tokenizer_name;
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES && name[0] == 0; i++)
+        if (source_has(source, NAMES[i]))
+            snprintf(name, sizeof folder->tokenizer_name, "%s", NAMES[i]);
+    if (name[0] == 0 && !find_tiktoken(source, name))
+        return true;
+    return source_read(source, name, TOKENIZER_BYTES_MAX, true, &folder->tokenizer, err);
+}
+
 static bool read_texts(struct hf_folder *folder, const struct source *source, struct err *err)
 {
     const struct {
@@ -298,7 +334,6 @@ static bool read_texts(struct hf_folder *folder, const struct source *source, st
     } texts[] = {
         { "config.json", SMALL_BYTES_MAX, true, &folder->config },
         { "generation_config.json", SMALL_BYTES_MAX, false, &folder->generation },
-        { "tokenizer.json", TOKENIZER_BYTES_MAX, false, &folder->tokenizer },
         { "tokenizer_config.json", SMALL_BYTES_MAX, false, &folder->tokenizer_config },
         { "special_tokens_map.json", SMALL_BYTES_MAX, false, &folder->special_tokens },
         { "chat_template.jinja", SMALL_BYTES_MAX, false, &folder->chat_template },
@@ -307,6 +342,8 @@ static bool read_texts(struct hf_folder *folder, const struct source *source, st
         if (!source_read(source, texts[i].name, texts[i].size_max, texts[i].required, texts[i].text,
                          err))
             return false;
+    if (!read_tokenizer(folder, source, err))
+        return false;
     return folder->chat_template.bytes != NULL ||
            read_template_json(source, &folder->chat_template, err);
 }
@@ -382,6 +419,49 @@ bool hf_folder_open(struct hf_folder *folder, const char *path, struct err *err)
         return err_set(err, ERR_FORMAT, "%s: neither a folder nor a regular file", path);
     struct source source = { .dir = path };
     return open_source(folder, path, &source, NULL, err);
+}
+
+static bool read_tokenizer_texts(struct hf_folder *folder, const struct source *source,
+                                 struct err *err)
+{
+    return read_tokenizer(folder, source, err) &&
+           (folder->tokenizer.size > 0 || err_set(err, ERR_NOT_FOUND,
+                                                  "no tokenizer: no tokenizer.json, tekken.json, "
+                                                  "tokenizer.model or *.tiktoken")) &&
+           source_read(source, "tokenizer_config.json", SMALL_BYTES_MAX, false,
+                       &folder->tokenizer_config, err);
+}
+
+bool hf_folder_open_tokenizer(struct hf_folder *folder, const char *path, struct err *err)
+{
+    struct stat status;
+    *folder = (struct hf_folder){ 0 };
+    bool there = stat(path, &status) == 0;
+    bool file = there && S_ISREG(status.st_mode);
+    if (!there || (!file && !S_ISDIR(status.st_mode)) || ends_with(path, ".gguf") ||
+        ends_with(path, ".safetensors"))
+        return hf_folder_open(folder, path, err); /* or its refusal */
+    const char *slash = file ? strrchr(path, '/') : NULL;
+    char *dir = !file           ? strdup(path)
+                : slash == NULL ? strdup("./")
+                                : strndup(path, (size_t)(slash - path) + 1);
+    folder->path = strdup(path);
+    bool ok = dir != NULL && folder->path != NULL;
+    if (!ok) {
+        no_memory(err);
+    } else {
+        struct source source = { .dir = dir };
+        if (file)
+            snprintf(folder->tokenizer_name, sizeof folder->tokenizer_name, "%.255s",
+                     slash == NULL ? path : slash + 1);
+        ok = read_tokenizer_texts(folder, &source, err);
+        if (!ok && strncmp(err->text, path, strlen(path)) != 0)
+            err_prefix(err, "%s", path);
+    }
+    free(dir);
+    if (!ok)
+        hf_folder_close(folder);
+    return ok;
 }
 
 void hf_folder_close(struct hf_folder *folder)

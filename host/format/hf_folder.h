@@ -17,7 +17,9 @@ struct hf_folder {
     char *path;                      /* as given, for messages and the default model id */
     struct hf_text config;           /* config.json: required */
     struct hf_text generation;       /* generation_config.json */
-    struct hf_text tokenizer;        /* tokenizer.json */
+    struct hf_text tokenizer;        /* tokenizer.json; else tekken.json, tokenizer.model, */
+                                     /* tiktoken.model or *.tiktoken, the first there is   */
+    char tokenizer_name[256];        /* which of them; "" when there is none */
     struct hf_text tokenizer_config; /* tokenizer_config.json */
     struct hf_text special_tokens;   /* special_tokens_map.json */
     struct hf_text chat_template;    /* chat_template.jinja (or chat_template.json's text) */
@@ -47,4 +49,8 @@ MUST_USE bool hf_folder_open(struct hf_folder *folder, const char *path, struct 
  * in messages. The same rules as on disk, an index and shards included. */
 MUST_USE bool hf_folder_open_memory(struct hf_folder *folder, const char *label,
                                     const struct hf_file *files, size_t n_files, struct err *err);
+/* The tokenizer alone: config.json and weights need not be there and are not read. `path`: a
+ * folder, a tokenizer file of any of those names (or another .json, .model or .tiktoken), or a
+ * .gguf file. ERR_NOT_FOUND: no tokenizer. */
+MUST_USE bool hf_folder_open_tokenizer(struct hf_folder *folder, const char *path, struct err *err);
 void hf_folder_close(struct hf_folder *folder);

@@ -167,6 +167,29 @@ static bool open_tokenizer(struct model *model, const struct hf_folder *folder, 
     return true;
 }
 
+/* A template that fails on the simplest conversation is reported when the model is opened, not at
+ * the first request. It stays: some want a system message, or parts instead of texts. */
+static void try_chat(struct model *model)
+{
+    static const char MESSAGES[] = "[{\"role\":\"user\",\"content\":\"Hello\"}]";
+    struct cJSON *messages = NULL;
+    struct chat_text text = { 0 };
+    struct err why;
+    if (!json_parse(MESSAGES, sizeof MESSAGES - 1, &JSON_REQUEST_LIMITS, ERR_REQUEST, &messages,
+                    &why))
+        return;
+    const struct chat_input input = { .messages = messages,
+                                      .add_generation_prompt = true,
+                                      .bos_token = model->bos_text,
+                                      .eos_token = model->eos_text,
+                                      .unk_token = model->unk_text,
+                                      .pad_token = model->pad_text };
+    if (!chat_render(model->chat, &input, &text, &why))
+        log_warn("chat_template", "reason=\"fails on one user message: %.200s\"", why.text);
+    chat_text_clear(&text);
+    json_free(messages);
+}
+
 static bool open_chat(struct model *model, struct err *err)
 {
     char *reason = model->chat_reason;
@@ -186,6 +209,7 @@ static bool open_chat(struct model *model, struct err *err)
     if (chat_template_open(&model->chat, model->chat_source, strlen(model->chat_source), specials,
                            n_specials, &why)) {
         reason[0] = 0;
+        try_chat(model);
         return true;
     }
     model->chat = NULL;

@@ -19,9 +19,11 @@ bool added_set_add(struct added_set *set, const char *text, size_t length, int32
         set->tokens = grown;
         set->capacity = capacity;
     }
-    char *copy = strndup(text, length);
+    char *copy = malloc(length + 1); /* not strndup: a text may have a NUL */
     if (!copy)
         return false;
+    memcpy(copy, text, length);
+    copy[length] = 0;
     set->tokens[set->n] = (struct added_token){ copy, length, id, flags, set->n };
     set->n++;
     set->first[(uint8_t)text[0]] = true;

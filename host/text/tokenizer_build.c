@@ -54,6 +54,9 @@ static bool check_piece(struct maker *m, size_t id)
     if (p->length == 0 || (m->build->kind == BUILD_RANKS && p->type == PIECE_NORMAL))
         return true;
     size_t bad = unicode_check(p->text, p->length);
+    if (is_added(p->type) &&
+        memchr(p->text, 0, p->length)) /* specials are handed out as C strings */
+        return err_set(m->err, ERR_FORMAT, "token %zu has a NUL", id);
     return bad == p->length ||
            err_set(m->err, ERR_FORMAT, "token %zu is not UTF-8 at byte %zu", id, bad);
 }

@@ -3,6 +3,7 @@
 #include "host/format/hf_folder.h"
 #include "host/text/tokenizer.h"
 
-/* GGUF metadata, or tokenizer.json. ERR_NOT_FOUND: there is none; other errors as the readers'. */
+/* GGUF metadata, tokenizer.json, or another of tokenizer_files.h. ERR_NOT_FOUND: there is none;
+ * other errors as the readers'. */
 MUST_USE bool tokenizer_open_folder(struct tokenizer **tokenizer, const struct hf_folder *folder,
                                     struct err *err);
