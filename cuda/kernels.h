@@ -210,9 +210,11 @@ struct prepare_op {
 cudaError_t prepare_f16(const struct launch *launch, const struct prepare_op *op);
 cudaError_t prepare_s8(const struct launch *launch, const struct prepare_op *op);
 cudaError_t prepare_bf16(const struct launch *launch, const struct prepare_op *op);
-/* y (bf16) = act(x[0..n)) * x[n..2n) of fp32 rows; y (=|+=) norm(x) * out.scale of fp32 rows */
+/* y (bf16) = act(x[0..n)) * x[n..2n) of fp32 rows, without the second factor where `plain`;
+ * y (=|+=) norm(x) * out.scale of fp32 rows */
 cudaError_t gate_combine(const struct launch *launch, const float *x, int64_t x_stride,
-                         int32_t rows, int32_t n, enum gate gate, void *y, int64_t y_stride);
+                         int32_t rows, int32_t n, enum gate gate, bool plain, void *y,
+                         int64_t y_stride);
 cudaError_t post_combine(const struct launch *launch, const float *x, int64_t x_stride,
                          int32_t rows, int32_t n, struct norm_in norm, const struct gemm_out *out);
 /* q to qkv->q, k and v to pages, from the fp32 product [rows][(n_heads + 2 n_kv_heads) head_dim].

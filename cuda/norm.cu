@@ -402,6 +402,7 @@ struct gate_args {
     int64_t y_stride;
     int32_t n;
     enum gate gate;
+    bool plain; /* no second factor */
     bool aligned_x, aligned_y;
 };
 /* Grid: (chunks of a row, rows). */
@@ -415,7 +416,10 @@ KERNEL(GATE_THREADS, 1) gate_kernel(const __grid_constant__ struct gate_args a)
     const float *x = a.x + (int64_t)blockIdx.y * a.x_stride;
     float gate[VALUES], up[VALUES];
     load_f32(gate, x, col, a.n, a.aligned_x);
-    load_f32(up, x + a.n, col, a.n, a.aligned_x);
+    for (int k = 0; k < VALUES; k++)
+        up[k] = 1.0f;
+    if (!a.plain)
+        load_f32(up, x + a.n, col, a.n, a.aligned_x);
     for (int k = 0; k < VALUES; k++)
         up[k] *= gate_of(a.gate, gate[k]);
     store_bf16(a.y + (int64_t)blockIdx.y * a.y_stride, col, a.n, up, a.aligned_y);
@@ -481,13 +485,15 @@ cudaError_t prepare_bf16(const struct launch *launch, const struct prepare_op *o
 }
 
 cudaError_t gate_combine(const struct launch *launch, const float *x, int64_t x_stride,
-                         int32_t rows, int32_t n, enum gate gate, void *y, int64_t y_stride)
+                         int32_t rows, int32_t n, enum gate gate, bool plain, void *y,
+                         int64_t y_stride)
 {
     if (rows == 0)
         return cudaSuccess;
     const bool aligned = rows_aligned(x, x_stride, 4) && n % 4 == 0;
-    const struct gate_args a = { x, x_stride, (uint16_t *)y, y_stride,
-                                 n, gate,     aligned,       rows_aligned(y, y_stride, 2) };
+    const struct gate_args a = { x,        x_stride, (uint16_t *)y,
+                                 y_stride, n,        gate,
+                                 plain,    aligned,  rows_aligned(y, y_stride, 2) };
     const int32_t per_block = GATE_THREADS * VALUES;
     const dim3 grid((unsigned)((n + per_block - 1) / per_block), (unsigned)rows);
     return LAUNCH((gate_kernel), grid, GATE_THREADS, 0, launch->stream,

@@ -264,6 +264,11 @@ static bool parts_product(struct cuda *cuda, const struct linear_op *op, int32_t
     return true;
 }
 
+/* q and k are normed head by head; else over all heads, or not at all. */
+static bool norms_heads(const struct kv_store *store)
+{
+    return store->q_norm != NULL && store->q_norm->n == store->kv->head_dim;
+}
 static void qkv_of(const struct cuda *cuda, const struct linear_op *op, struct qkv_out *out)
 {
     const struct kv_store *store = op->store;
@@ -292,7 +297,7 @@ static void qkv_of(const struct cuda *cuda, const struct linear_op *op, struct q
         out->rope_scale = rope->scale;
         out->interleaved = rope->interleaved;
     }
-    if (store->q_norm != NULL || store->k_norm != NULL) {
+    if (norms_heads(store)) {
         CHECK(store->q_norm != NULL && store->k_norm != NULL);
         CHECK(store->q_norm->kind == NORM_RMS && store->q_norm->bias == NULL);
         out->q_gain = store->q_norm->gain;
@@ -309,7 +314,9 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
     memset(&g, 0, sizeof g);
     if (op->post != NULL || !cuda_matrix(op->w, 0, op->w->n_parts, &g.w))
         return false;
-    if (op->epilogue == EPILOGUE_GATE && op->w->n_parts != 2)
+    if (op->epilogue == EPILOGUE_ACT || (op->epilogue == EPILOGUE_GATE && op->w->n_parts != 2))
+        return false;
+    if (op->store != NULL && op->store->q_norm != NULL && !norms_heads(op->store))
         return false;
     g.rows = rows;
     g.x = op->x.data;
@@ -328,12 +335,34 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
     return true;
 }
 
+/* Norms of all of q, of all of k, where they stand in the product. */
+static bool norm_whole(struct cuda *cuda, const struct linear_op *op, int32_t rows)
+{
+    const struct kv_store *store = op->store;
+    const struct launch launch = launch_of(cuda);
+    const int32_t n_out = op->w->n_out;
+    if (store->q_norm == NULL || norms_heads(store))
+        return true;
+    CHECK(store->k_norm != NULL);
+    const struct norm *norms[2] = { store->q_norm, store->k_norm };
+    for (int32_t i = 0, col = 0; i < 2; col += norms[i]->n, i++) {
+        struct gemm_out same = product_out(cuda, col, n_out);
+        if (!run(cuda, PATH_POST,
+                 post_combine(&launch, cuda->product + col, n_out, rows, norms[i]->n,
+                              norm_of(norms[i]), &same),
+                 op->w->name))
+            return false;
+    }
+    return true;
+}
+
 static void finish_parts(struct cuda *cuda, const struct linear_op *op, int32_t rows)
 {
     const struct launch launch = launch_of(cuda);
     const int32_t n_out = op->w->n_out;
     struct gemm_out out = view_out(op->y, op);
-    if (op->post != NULL && (op->store != NULL || op->epilogue == EPILOGUE_GATE)) {
+    const bool act = op->epilogue == EPILOGUE_ACT;
+    if (op->post != NULL && (op->store != NULL || op->epilogue == EPILOGUE_GATE || act)) {
         struct gemm_out same = product_out(cuda, 0, n_out);
         if (!run(cuda, PATH_POST,
                  post_combine(&launch, cuda->product, n_out, rows, n_out, norm_of(op->post), &same),
@@ -343,14 +372,16 @@ static void finish_parts(struct cuda *cuda, const struct linear_op *op, int32_t 
     if (op->store != NULL) {
         struct qkv_out qkv;
         CHECK(op->scale == 1);
+        if (!norm_whole(cuda, op, rows))
+            return;
         qkv_of(cuda, op, &qkv);
         (void)run(cuda, PATH_KV_STORE, kv_store(&launch, cuda->product, n_out, rows, &qkv),
                   op->w->name);
-    } else if (op->epilogue == EPILOGUE_GATE) {
+    } else if (op->epilogue == EPILOGUE_GATE || act) {
         CHECK(op->scale == 1);
         (void)run(cuda, PATH_GATE,
-                  gate_combine(&launch, cuda->product, n_out, rows, n_out / 2, op->gate, op->y.data,
-                               op->y.row_stride),
+                  gate_combine(&launch, cuda->product, n_out, rows, act ? n_out : n_out / 2,
+                               op->gate, act, op->y.data, op->y.row_stride),
                   op->w->name);
     } else {
         (void)run(cuda, PATH_POST,
@@ -373,7 +404,7 @@ void cuda_linear(struct backend *be, const struct linear_op *op)
         return;
     /* A lone part of rows writes y itself. */
     if (op->w->n_parts == 1 && op->post == NULL && op->store == NULL &&
-        op->epilogue != EPILOGUE_GATE) {
+        op->epilogue != EPILOGUE_GATE && op->epilogue != EPILOGUE_ACT) {
         (void)parts_product(cuda, op, rows, view_out(op->y, op));
         return;
     }

@@ -73,24 +73,28 @@ struct norm {
 };
 
 /* Rotary embedding, half-split pairs (i, i + rotary_dim / 2) of the first rotary_dim features:
- * angle = position * inv_freq[i]; cos and sin are multiplied by `scale` (yarn, longrope). */
+ * angle = position * inv_freq[i]; cos and sin are multiplied by `scale` (yarn, longrope). Where
+ * there are variants (longrope), a row takes that of its sequence: batch_seq.rope_variant. */
 struct rope {
-    const float *inv_freq; /* [rotary_dim / 2], backend memory */
+    const float *inv_freq; /* [n_variants][rotary_dim / 2], backend memory */
     int32_t rotary_dim;
     float scale;
-    bool interleaved; /* pairs (2i, 2i + 1) instead */
+    bool interleaved;   /* pairs (2i, 2i + 1) instead */
+    int32_t n_variants; /* 0 or 1: one */
 };
 
 /* With a kv_store the product is [q | k | v]: q goes to y, k and v to the pages. */
 struct kv_store {
     const struct kv_cache *kv;
-    int32_t group, layer;               /* layer: index inside the group */
-    int32_t n_heads;                    /* query heads; KV heads and head_dim are in kv */
-    const struct norm *q_norm, *k_norm; /* per head over head_dim, before rope; or NULL */
-    const struct rope *rope;            /* NULL: no rotation in this layer */
+    int32_t group, layer; /* layer: index inside the group */
+    int32_t n_heads;      /* query heads; KV heads and head_dim are in kv */
+    /* Before rope; or NULL, both. Of head_dim features: per head. Of all of q, all of k: one each
+     * (with one KV head, k's is either). */
+    const struct norm *q_norm, *k_norm;
+    const struct rope *rope; /* NULL: no rotation in this layer */
 };
 
-enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_GATE };
+enum epilogue { EPILOGUE_STORE, EPILOGUE_ADD, EPILOGUE_GATE, EPILOGUE_ACT };
 /* SWIGLU_CLAMPED (gpt-oss; experts alone): g = min(gate, limit), u = up within +-limit;
  * g / (1 + e^(-1.702 g)) * (u + 1) */
 enum gate { GATE_SILU, GATE_GELU, GATE_GELU_TANH, GATE_RELU2, GATE_SWIGLU_CLAMPED };
@@ -114,7 +118,8 @@ struct linear_op {
     const struct norm *pre, *post; /* NULL, or a norm of x / of the product */
     const struct kv_store *store;  /* NULL, or for q/k/v */
     const struct batch *batch;     /* needed with store */
-    enum epilogue epilogue; /* GATE: act(first half) * second half, gate rows before up rows */
+    /* GATE: act(first half) * second half, gate rows before up rows; ACT: act(product) */
+    enum epilogue epilogue;
     enum gate gate;
     float scale; /* 1 for none */
 };
@@ -186,6 +191,7 @@ struct backend_limits {
     int32_t vocab;
     int32_t n_heads, n_kv_heads, head_dim, ctx;
     int32_t windows[KV_GROUPS_MAX]; /* as kv_group.window */
+    int32_t rope_variants;          /* as rope.n_variants */
     /* Experts of a layer, those of a row; inputs and outputs of linear_experts, for each of a row's
      * n_chosen slots; 0: none. */
     int32_t n_experts, n_chosen, expert_cols;

@@ -70,7 +70,9 @@ const struct batch *batch_single_build(struct batch_single *single, const int32_
         single->positions[i] = from + i;
         single->logit_rows[i] = all_logits ? i : n - 1;
     }
-    single->seq = (struct batch_seq){ .n_rows = n, .first_position = from };
+    single->seq = (struct batch_seq){ .n_rows = n,
+                                      .first_position = from,
+                                      .rope_variant = single->rope_variant };
     batch->serial = batch_serial_next();
     batch->n_rows = n;
     batch->n_logit_rows = all_logits ? n : 1;

@@ -20,6 +20,7 @@ struct batch_seq {
     int32_t slot; /* the engine's slot, stable over a sequence's life */
     int32_t first_row, n_rows;
     int32_t first_position; /* = tokens computed before this step */
+    int32_t rope_variant;   /* which frequencies its keys have: rope.n_variants of backend.h */
 };
 struct batch {
     uint64_t serial; /* differs from batch to batch: what backends cache under */
@@ -50,6 +51,7 @@ struct batch_single {
     struct batch_seq seq;
     int32_t *tokens, *positions, *row_seq, *logit_rows, *pages; /* owned */
     int32_t n_rows_max, n_pages;
+    int32_t rope_variant; /* of the whole sequence: set by who knows its length; 0 at first */
 };
 MUST_USE bool batch_single_init(struct batch_single *single, int32_t n_rows_max,
                                 int32_t n_tokens_max, int32_t n_groups, struct err *err);

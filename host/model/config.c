@@ -1,48 +1,12 @@
-/* config.c - config.json to struct config. A family is a row of FAMILIES; what a row cannot say is
- * refused by name.
- *
- * Defaults of absent keys are those of transformers' configuration classes, since its files leave
- * out what equals the default. Pure; called once at start. */
+/* config.c - config.json to struct config. A family is a row of FAMILIES (families.c); what a row
+ * cannot say is refused by name. Pure; called once at start. */
 #include "host/model/config.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include "host/base/json.h"
-
-enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_ASKED /* by attention_bias, mlp_bias */ };
-enum window_rule {
-    WINDOW_NONE,
-    WINDOW_EVERY, /* sliding_window holds in every layer */
-    WINDOW_UPPER, /* use_sliding_window; from max_window_layers on, or as layer_types says */
-};
-struct family {
-    const char *architecture, *model_type;
-    enum bias_rule qkv_bias, o_bias, mlp_bias;
-    bool qk_norm;
-    enum window_rule window;
-    int32_t window_default;    /* absent sliding_window (null is none) */
-    int32_t kv_heads_default;  /* absent num_key_value_heads; 0: n_heads */
-    int32_t head_dim_default;  /* absent head_dim; 0: hidden / n_heads */
-    int32_t positions_default; /* absent max_position_embeddings */
-};
-static const struct family FAMILIES[] = {
-    { "LlamaForCausalLM", "llama", BIAS_ASKED, BIAS_ASKED, BIAS_ASKED, false, WINDOW_NONE, 0, 0, 0,
-      2048 },
-    { "MistralForCausalLM", "mistral", BIAS_NEVER, BIAS_NEVER, BIAS_NEVER, false, WINDOW_EVERY,
-      4096, 8, 0, 131072 },
-    { "Qwen2ForCausalLM", "qwen2", BIAS_ALWAYS, BIAS_NEVER, BIAS_NEVER, false, WINDOW_UPPER, 4096,
-      32, 0, 32768 },
-    { "Qwen3ForCausalLM", "qwen3", BIAS_ASKED, BIAS_ASKED, BIAS_NEVER, true, WINDOW_UPPER, 4096, 32,
-      128, 32768 },
-    { "MixtralForCausalLM", "mixtral", BIAS_NEVER, BIAS_NEVER, BIAS_NEVER, false, WINDOW_EVERY, 0,
-      8, 0, 131072 },
-    { "Qwen2MoeForCausalLM", "qwen2_moe", BIAS_ALWAYS, BIAS_NEVER, BIAS_NEVER, false, WINDOW_UPPER,
-      4096, 16, 0, 32768 },
-    { "Qwen3MoeForCausalLM", "qwen3_moe", BIAS_ASKED, BIAS_ASKED, BIAS_NEVER, true, WINDOW_UPPER,
-      4096, 4, 0, 32768 },
-};
-enum { N_FAMILIES = sizeof FAMILIES / sizeof *FAMILIES };
+#include "host/model/families.h"
 
 static const struct {
     const char *name;
@@ -94,7 +58,7 @@ static const char *supported(char *text, size_t size, bool architectures)
 {
     size_t used = 0;
     text[0] = 0;
-    for (size_t i = 0; i < N_FAMILIES; i++) {
+    for (int32_t i = 0; i < N_FAMILIES; i++) {
         const char *name = architectures ? FAMILIES[i].architecture : FAMILIES[i].model_type;
         const int n = snprintf(text + used, size - used, "%s%s", i == 0 ? "" : ", ", name);
         used += (size_t)n < size - used ? (size_t)n : 0;
@@ -107,7 +71,7 @@ static const struct family *find_family(struct config *config, const struct json
                                         struct err *err)
 {
     const char *architecture = NULL, *model_type = NULL;
-    char list[256];
+    char list[1024];
     struct json_ref names, first;
     if (json_get(root, "architectures", &names)) {
         if (!json_is_array(&names)) {
@@ -124,7 +88,7 @@ static const struct family *find_family(struct config *config, const struct json
         return NULL;
     }
     const struct family *family = NULL;
-    for (size_t i = 0; i < N_FAMILIES && family == NULL; i++)
+    for (int32_t i = 0; i < N_FAMILIES && family == NULL; i++)
         if (architecture != NULL ? strcmp(FAMILIES[i].architecture, architecture) == 0
                                  : strcmp(FAMILIES[i].model_type, model_type) == 0)
             family = &FAMILIES[i];
@@ -159,6 +123,9 @@ static bool read_shape(struct config *c, const struct family *family, const stru
         c->n_kv_heads = family->kv_heads_default;
     if (!opt_count(root, "num_key_value_heads", 1, HEADS_MAX, &c->n_kv_heads, err))
         return false;
+    if (family->naming == NAMING_NEOX && c->n_kv_heads != c->n_heads)
+        return err_set(err, ERR_UNSUPPORTED, "num_key_value_heads %d of %d heads in %s",
+                       c->n_kv_heads, c->n_heads, family->model_type);
     if (c->n_heads % c->n_kv_heads != 0)
         return err_set(err, ERR_FORMAT, "num_key_value_heads %d must divide num_attention_heads %d",
                        c->n_kv_heads, c->n_heads);
@@ -181,35 +148,144 @@ static bool read_shape(struct config *c, const struct family *family, const stru
     return true;
 }
 
+static bool asked(enum bias_rule rule, bool asked_for)
+{
+    return rule == BIAS_ALWAYS || (rule == BIAS_ASKED && asked_for);
+}
+
+static bool read_biases(struct config *c, const struct family *family, const struct json_ref *root,
+                        struct err *err)
+{
+    bool attention = family->bias_default, mlp = false;
+    const char *key = family->bias_key != NULL ? family->bias_key : "attention_bias";
+    if (!json_opt_bool(root, key, &attention, err) || !json_opt_bool(root, "mlp_bias", &mlp, err))
+        return false;
+    if (strcmp(key, "use_bias") == 0) /* one key for both */
+        mlp = attention;
+    c->qkv_bias = asked(family->qkv_bias, attention);
+    c->o_bias = asked(family->o_bias, attention);
+    c->mlp_bias = asked(family->mlp_bias, mlp);
+    return true;
+}
+
+/* A positive factor; absent or null: *value stays. */
+static bool opt_factor(const struct json_ref *root, const char *key, float *value, struct err *err)
+{
+    double found = (double)*value;
+    if (!json_opt_double(root, key, 1e-6, 1e6, &found, err))
+        return false;
+    *value = (float)found;
+    return true;
+}
+
+/* A soft cap: null turns the default off. */
+static bool read_cap(const struct json_ref *root, const char *key, float by_default, float *cap,
+                     struct err *err)
+{
+    *cap = json_is_null(root, key) ? 0 : by_default;
+    return opt_factor(root, key, cap, err);
+}
+
+static bool read_gemma(struct config *c, const struct family *family, const struct json_ref *root,
+                       struct err *err)
+{
+    double scalar = 256;
+    bool bidirectional = false;
+    if (!json_opt_double(root, "query_pre_attn_scalar", 1e-3, 1e6, &scalar, err) ||
+        !read_cap(root, "attn_logit_softcapping", family->attend_cap, &c->attend_soft_cap, err) ||
+        !read_cap(root, "final_logit_softcapping", family->logit_cap, &c->logit_soft_cap, err) ||
+        !json_opt_bool(root, "use_bidirectional_attention", &bidirectional, err))
+        return false;
+    if (bidirectional)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "use_bidirectional_attention: a token sees those before it alone");
+    c->attend_scale = (float)(1 / sqrt(scalar));
+    c->embed_scale = (float)sqrt(c->hidden);
+    return true;
+}
+
+static bool read_granite(struct config *c, const struct json_ref *root, struct err *err)
+{
+    float divisor = 1;
+    c->attend_scale = 1; /* not 1 / sqrt(head_dim) */
+    if (!opt_factor(root, "embedding_multiplier", &c->embed_scale, err) ||
+        !opt_factor(root, "residual_multiplier", &c->residual_scale, err) ||
+        !opt_factor(root, "attention_multiplier", &c->attend_scale, err) ||
+        !opt_factor(root, "logits_scaling", &divisor, err))
+        return false;
+    c->logit_scale = 1 / divisor;
+    return true;
+}
+
+static bool read_scales(struct config *c, const struct family *family, const struct json_ref *root,
+                        struct err *err)
+{
+    c->embed_scale = c->residual_scale = c->logit_scale = 1;
+    c->attend_scale = (float)(1 / sqrt(c->head_dim));
+    if ((family->keys & KEYS_GEMMA) && !read_gemma(c, family, root, err))
+        return false;
+    if ((family->keys & KEYS_GRANITE) && !read_granite(c, root, err))
+        return false;
+    if (family->keys & KEYS_COHERE) {
+        c->logit_scale = 0.0625f;
+        if (!opt_factor(root, "logit_scale", &c->logit_scale, err))
+            return false;
+    }
+    return true;
+}
+
+static bool read_norms(struct config *c, const struct family *family, const struct json_ref *root,
+                       struct err *err)
+{
+    double epsilon = family->epsilon != 0 ? family->epsilon : 1e-6;
+    const char *key = family->epsilon_key != NULL ? family->epsilon_key : "rms_norm_eps";
+    bool qk_layernorm = false;
+    if (!json_opt_double(root, key, 0, 1, &epsilon, err))
+        return false;
+    c->norm = family->norm;
+    c->norm_epsilon = (float)epsilon;
+    c->norms = family->norms;
+    c->norm_bias = family->norm_bias;
+    c->norm_plus_one = family->norm_plus_one;
+    c->sub_norms = family->sub_norms;
+    c->qk_norm = family->qk_norm;
+    c->parallel = family->parallel;
+    if (!(family->keys & KEYS_PARALLEL))
+        return true;
+    if (!json_opt_bool(root, "use_parallel_residual", &c->parallel, err) ||
+        !json_opt_bool(root, "qk_layernorm", &qk_layernorm, err))
+        return false;
+    if (qk_layernorm) /* a layer norm with its own gain for every head */
+        return err_set(err, ERR_UNSUPPORTED, "qk_layernorm of %s", family->model_type);
+    if (c->parallel && c->naming == NAMING_LLAMA)
+        c->norms = NORMS_SHARED;
+    return true;
+}
+
 static bool read_arithmetic(struct config *c, const struct family *family,
                             const struct json_ref *root, struct err *err)
 {
-    double epsilon = 1e-6;
-    const char *act = "silu";
-    bool attention_bias = false, mlp_bias = false;
-    if (!json_opt_double(root, "rms_norm_eps", 0, 1, &epsilon, err) ||
-        !json_opt_string(root, "hidden_act", &act, err) ||
-        !json_opt_bool(root, "attention_bias", &attention_bias, err) ||
-        !json_opt_bool(root, "mlp_bias", &mlp_bias, err) ||
-        !json_opt_bool(root, "tie_word_embeddings", &c->tied, err))
+    const char *act = family->act != NULL ? family->act : "silu";
+    const char *act_key = family->act_key != NULL ? family->act_key : "hidden_act";
+    c->tied = family->tied;
+    c->naming = family->naming;
+    c->fused_qkv = family->fused_qkv;
+    c->fused_gate = family->fused_gate;
+    c->plain_mlp = family->plain_mlp;
+    if (!json_opt_string(root, act_key, &act, err) ||
+        !json_opt_bool(root, "tie_word_embeddings", &c->tied, err) ||
+        !read_biases(c, family, root, err) || !read_norms(c, family, root, err) ||
+        !read_scales(c, family, root, err))
         return false;
-    c->norm = NORM_RMS;
-    c->norm_epsilon = (float)epsilon;
-    c->qk_norm = family->qk_norm;
-    c->qkv_bias = family->qkv_bias == BIAS_ALWAYS || (family->qkv_bias && attention_bias);
-    c->o_bias = family->o_bias == BIAS_ALWAYS || (family->o_bias && attention_bias);
-    c->mlp_bias = family->mlp_bias == BIAS_ALWAYS || (family->mlp_bias && mlp_bias);
-    c->embed_scale = c->residual_scale = c->logit_scale = 1;
-    c->attend_scale = (float)(1 / sqrt(c->head_dim));
     for (size_t i = 0; i < sizeof GATES / sizeof *GATES; i++)
         if (strcmp(GATES[i].name, act) == 0) {
             c->gate = GATES[i].gate;
             return true;
         }
     return err_set(err, ERR_UNSUPPORTED,
-                   "hidden_act \"%.60s\"; supported: silu, swish, gelu, gelu_new, "
-                   "gelu_pytorch_tanh, relu2",
-                   act);
+                   "%s \"%.60s\"; supported: silu, swish, gelu, gelu_new, gelu_pytorch_tanh, "
+                   "relu2",
+                   act_key, act);
 }
 
 /* ---- windows ----------------------------------------------------------------------------------
@@ -244,30 +320,86 @@ static bool read_layer_types(struct config *c, const struct family *family,
     return true;
 }
 
+/* Which layers have rope, and which. Before the windows: smollm3's ask. */
+static bool read_rope_layers(struct config *c, const struct family *family,
+                             const struct json_ref *root, struct err *err)
+{
+    int32_t interval = 4;
+    struct json_ref list, item;
+    if (family->rope_rule != ROPE_LISTED)
+        return true;
+    if (!opt_count(root, "no_rope_layer_interval", 1, LAYERS_MAX, &interval, err))
+        return false;
+    for (int32_t l = 0; l < c->n_layers; l++)
+        c->layers[l].rope = (l + 1) % interval == 0 ? LAYER_ROPE_NONE : LAYER_ROPE;
+    if (!json_get(root, "no_rope_layers", &list))
+        return true;
+    if (!json_is_array(&list) || json_count(&list) != c->n_layers)
+        return json_error(&list, err, "must be a list of num_hidden_layers = %d numbers",
+                          c->n_layers);
+    int32_t l = 0;
+    for (bool more = json_first(&list, &item); more; more = json_next(&item), l++) {
+        int64_t rotated = 1;
+        if (!json_int(&item, 0, 1, &rotated, err))
+            return false;
+        c->layers[l].rope = rotated ? LAYER_ROPE : LAYER_ROPE_NONE;
+    }
+    return true;
+}
+
+static bool read_window(const struct family *family, const struct json_ref *root, int32_t *window,
+                        int32_t *first, int32_t *pattern, struct err *err)
+{
+    bool use = family->window == WINDOW_EVERY || family->window == WINDOW_PATTERN;
+    *window = *first = 0;
+    *pattern = family->pattern_default;
+    if (family->window == WINDOW_NONE)
+        return true;
+    if (!json_is_null(root, "sliding_window"))
+        *window = family->window_default;
+    if (!opt_count(root, "sliding_window", 0, INT32_MAX, window, err))
+        return false;
+    if (family->window == WINDOW_PATTERN &&
+        (!opt_count(root, "_sliding_window_pattern", 1, INT32_MAX, pattern, err) ||
+         !opt_count(root, "sliding_window_pattern", 1, INT32_MAX, pattern, err)))
+        return false;
+    if (family->window == WINDOW_UPPER) {
+        *first = 28; /* Qwen2Config's default */
+        if (!opt_count(root, "max_window_layers", 0, INT32_MAX, first, err))
+            return false;
+    }
+    if ((family->window == WINDOW_UPPER || family->window == WINDOW_NO_ROPE) &&
+        !json_opt_bool(root, "use_sliding_window", &use, err))
+        return false;
+    if (!use)
+        *window = 0;
+    return true;
+}
+
 static bool read_windows(struct config *c, const struct family *family, const struct json_ref *root,
                          struct err *err)
 {
-    int32_t window = 0, first = 0;
-    bool use = family->window == WINDOW_EVERY;
+    int32_t window, first, pattern;
     struct json_ref types;
-    if (family->window != WINDOW_NONE) {
-        if (!json_is_null(root, "sliding_window"))
-            window = family->window_default;
-        if (!opt_count(root, "sliding_window", 0, INT32_MAX, &window, err))
-            return false;
+    if (!read_window(family, root, &window, &first, &pattern, err))
+        return false;
+    for (int32_t l = 0; l < c->n_layers; l++) {
+        bool sliding = l >= first;
+        if (family->window == WINDOW_PATTERN)
+            sliding = (l + 1) % pattern != 0;
+        else if (family->window == WINDOW_NO_ROPE)
+            sliding = c->layers[l].rope == LAYER_ROPE_NONE;
+        c->layers[l].window = sliding ? window : 0;
     }
-    if (family->window == WINDOW_UPPER) {
-        first = 28; /* Qwen2Config's default */
-        if (!json_opt_bool(root, "use_sliding_window", &use, err) ||
-            !opt_count(root, "max_window_layers", 0, INT32_MAX, &first, err))
-            return false;
+    if (json_get(root, "layer_types", &types) && !read_layer_types(c, family, &types, window, err))
+        return false;
+    for (int32_t l = 0; l < c->n_layers; l++) {
+        struct config_layer *layer = &c->layers[l];
+        if (family->rope_rule == ROPE_LOCAL && layer->window != 0)
+            layer->rope = LAYER_ROPE_LOCAL;
+        else if (family->rope_rule == ROPE_SLIDING && layer->window == 0)
+            layer->rope = LAYER_ROPE_NONE;
     }
-    if (!use)
-        window = 0;
-    for (int32_t l = 0; l < c->n_layers; l++)
-        c->layers[l].window = l >= first ? window : 0;
-    if (json_get(root, "layer_types", &types))
-        return read_layer_types(c, family, &types, window, err);
     return true;
 }
 
@@ -339,6 +471,16 @@ static enum dtype read_dtype(const struct json_ref *root)
     return DTYPE_NONE; /* "auto"; each tensor says its own */
 }
 
+static bool read_ropes(struct config *c, const struct family *family, const struct json_ref *root,
+                       int32_t positions, struct err *err)
+{
+    if (!rope_read(&c->rope, root, &family->rope, ROPE_LAYERS_FULL, c->head_dim, positions, err))
+        return false;
+    return family->rope_rule != ROPE_LOCAL ||
+           rope_read(&c->rope_local, root, &family->rope, ROPE_LAYERS_SLIDING, c->head_dim,
+                     positions, err);
+}
+
 static bool read_root(struct config *c, const struct json_ref *root, struct err *err)
 {
     if (!json_is_object(root))
@@ -350,7 +492,7 @@ static bool read_root(struct config *c, const struct json_ref *root, struct err 
     int32_t positions = family->positions_default;
     if (!read_shape(c, family, root, err) || !read_arithmetic(c, family, root, err) ||
         !opt_count(root, "max_position_embeddings", 1, POSITIONS_MAX, &positions, err) ||
-        !rope_read(&c->rope, root, c->head_dim, positions, err) ||
+        !read_ropes(c, family, root, positions, err) || !read_rope_layers(c, family, root, err) ||
         !read_windows(c, family, root, err) || !group_layers(c, err) ||
         !opt_count(root, "bos_token_id", -1, c->vocab - 1, &c->bos, err) ||
         !config_read_eos(root, c->vocab, c->eos, &c->n_eos, err) ||

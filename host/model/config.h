@@ -16,11 +16,13 @@ enum { LAYERS_MAX = 1024, CONFIG_EOS_MAX = 16 };
 /* Bounds that no model comes near, small enough that no product below overflows. */
 enum { WIDTH_MAX = 1 << 20, EXPERTS_MAX = 1024, EXPERTS_CHOSEN_MAX = 64 };
 
+enum layer_rope { LAYER_ROPE, LAYER_ROPE_LOCAL, LAYER_ROPE_NONE };
 struct config_layer {
-    int32_t window;   /* a token sees itself and window - 1 before it; 0: everything */
-    int32_t kv_group; /* layers of one window share a group of KV pages */
-    int32_t kv_layer; /* index inside the group */
-    bool experts;     /* instead of the MLP */
+    int32_t window;       /* a token sees itself and window - 1 before it; 0: everything */
+    int32_t kv_group;     /* layers of one window share a group of KV pages */
+    int32_t kv_layer;     /* index inside the group */
+    bool experts;         /* instead of the MLP */
+    enum layer_rope rope; /* config.rope, config.rope_local, no rotation */
 };
 /* What the tensors of experts are called (names.c). */
 enum expert_names {
@@ -37,18 +39,37 @@ struct config_experts {
     enum gate gate;
     float gate_limit; /* GATE_SWIGLU_CLAMPED */
 };
+/* Norms of q and k before rope: none, per head over head_dim, over all heads of the row. */
+enum qk_norm { QK_NORM_NONE, QK_NORM_HEAD, QK_NORM_ROW };
+/* Where the norms of a layer stand, and what their tensors are called (names.c). */
+enum norm_place {
+    NORMS_PRE,    /* in front of attention and MLP */
+    NORMS_GEMMA,  /* in front of and behind both */
+    NORMS_GLM,    /* likewise, under other names */
+    NORMS_POST,   /* behind both alone */
+    NORMS_SHARED, /* one in front of both */
+};
+/* Names of tensors: "model.layers.N.self_attn...", "gpt_neox.layers.N.attention..." */
+enum naming { NAMING_LLAMA, NAMING_NEOX };
 struct config {
     char architecture[64]; /* "LlamaForCausalLM" */
     char model_type[32];   /* "llama" */
     int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab;
     enum norm_kind norm;
     float norm_epsilon;
-    bool qk_norm;                    /* an RMS norm per head on q and k, before rope */
+    enum norm_place norms;
+    bool norm_bias, norm_plus_one; /* plus one: the stored weight is gain - 1 */
+    bool sub_norms;                /* in front of o and down too */
+    enum qk_norm qk_norm;
     bool qkv_bias, o_bias, mlp_bias; /* mlp: gate, up and down */
-    bool tied;                       /* the head is the embedding table */
+    enum naming naming;
+    bool fused_qkv, fused_gate; /* stored as one tensor of q|k|v, of gate|up */
+    bool plain_mlp;             /* down . act(up . x): no gate */
+    bool parallel;              /* attention and MLP both read the layer's input */
+    bool tied;                  /* the head is the embedding table */
     enum gate gate;
     struct config_experts experts;
-    struct rope_config rope;
+    struct rope_config rope, rope_local; /* local: of the layers that say so */
     float embed_scale, residual_scale, attend_scale,
         logit_scale;                       /* 1; attend: 1 / sqrt(head_dim) */
     float attend_soft_cap, logit_soft_cap; /* 0: off */

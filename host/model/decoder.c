@@ -2,19 +2,21 @@
  *
  *   x = embed(tokens)                                                              [rows][hidden]
  *   per layer:
- *     q, k, v  = W_qkv . norm(x) + b;  q, k normed per head and rotated;  k, v to the pages
+ *     q, k, v  = W_qkv . norm(x) + b;  q, k normed and rotated;  k, v to the pages
  *     attended = softmax(q . K^T / sqrt(head_dim)) . V                    [rows][heads * head_dim]
- *     x       += W_o . attended
- *     gated    = act(W_gate . norm(x)) * (W_up . norm(x))                      [rows][intermediate]
- *     x       += W_down . gated
+ *     x       += norm(W_o . norm(attended))
+ *     gated    = act(W_gate . norm(x)) * (W_up . norm(x)), or act(W_up . norm(x)) [rows][intermed.]
+ *     x       += norm(W_down . norm(gated))
  *   or, in a layer with experts, for the n_chosen experts e of each row:
- *     e, weights = route(W_router . norm(x));  gated_e = act(W_gate_e . norm(x)) * (W_up_e .
- * norm(x)) x         += sum over e of weight_e * W_down_e . gated_e x         +=
- * sigmoid(W_shared_router . norm(x)) * W_down . gated, where an expert is shared logits = W_head .
- * norm(x) of the rows that want them                    [logit rows][vocabulary]
+ *     e, weights = route(W_router . norm(x))
+ *     gated_e    = act(W_gate_e . norm(x)) * (W_up_e . norm(x))
+ *     x         += sum over e of weight_e * W_down_e . gated_e
+ *     x         += sigmoid(W_shared_router . norm(x)) * W_down . gated, where an expert is shared
+ *   logits = W_head . norm(x) of the rows that want them               [logit rows][vocabulary]
  *
  * Scratch is reserved once; nothing is allocated here while serving. Called by one thread at a
- * time. Families differ in fields of struct config, not in this list. */
+ * time. Families differ in fields of struct config, not in this list: each norm is there or is not.
+ */
 #include "host/model/state.h"
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -79,8 +81,8 @@ bool model_reserve_scratch(struct model *model, struct err *err)
     s->expert_ids = ids.data;
     s->expert_weights = weights.data;
     int32_t widest = c->hidden;
-    const int32_t products[] = { n_q + 2 * c->n_kv_heads * c->head_dim, 2 * mlp, 2 * e->width,
-                                 e->n };
+    const int32_t products[] = { n_q + 2 * c->n_kv_heads * c->head_dim,
+                                 (c->plain_mlp ? 1 : 2) * mlp, 2 * e->width, e->n };
     for (size_t i = 0; i < sizeof products / sizeof *products; i++)
         widest = products[i] > widest ? products[i] : widest;
     struct backend_limits limits = {
@@ -97,6 +99,7 @@ bool model_reserve_scratch(struct model *model, struct err *err)
         .n_experts = e->n,
         .n_chosen = e->n_chosen,
         .expert_cols = expert_cols(c),
+        .rope_variants = rope_variants(&c->rope),
     };
     for (int32_t g = 0; g < c->n_kv_groups; g++)
         limits.windows[g] = c->windows[g];
@@ -138,23 +141,34 @@ struct step {
     enum gate gate;
 };
 
-static void linear(const struct step *step, const struct weight *w, struct view x, struct view y,
-                   const struct norm *pre, const struct kv_store *store, enum epilogue epilogue,
-                   float scale)
+/* `op` has what differs; scale 0 is 1. */
+static void linear(const struct step *step, struct linear_op op)
 {
     if (step->tap != NULL)
-        step->tap(step->tap_context, w, x, pre);
-    step->be->ops->linear(step->be, &(struct linear_op){
-                                        .y = y,
-                                        .x = x,
-                                        .w = w,
-                                        .pre = pre,
-                                        .store = store,
-                                        .batch = step->batch,
-                                        .epilogue = epilogue,
-                                        .gate = step->gate,
-                                        .scale = scale,
-                                    });
+        step->tap(step->tap_context, op.w, op.x, op.pre);
+    op.batch = step->batch;
+    op.gate = step->gate;
+    op.scale = op.scale == 0 ? 1 : op.scale;
+    step->be->ops->linear(step->be, &op);
+}
+
+/* NULL: the family has none here. */
+static const struct norm *norm_of(const struct norm *norm)
+{
+    return norm->gain != NULL ? norm : NULL;
+}
+
+static const struct rope *rope_of(const struct model_state *s, const struct config_layer *layer)
+{
+    switch (layer->rope) {
+    case LAYER_ROPE:
+        return &s->rope;
+    case LAYER_ROPE_LOCAL:
+        return &s->rope_local;
+    case LAYER_ROPE_NONE:
+        return NULL;
+    }
+    return NULL;
 }
 
 static void route(const struct step *step, const struct config_experts *e, struct view logits,
@@ -181,12 +195,16 @@ static void experts(const struct step *step, const struct config *c, const struc
     const int32_t n = x.n_rows;
     const struct view routed = view_head(s->routed, n);
     struct view gated = { 0 }, shared_routed = { 0 };
-    linear(step, &layer->router, x, routed, norm, NULL, EPILOGUE_STORE, 1);
+    linear(step, (struct linear_op){ .w = &layer->router, .x = x, .y = routed, .pre = norm });
     if (shared) {
         shared_routed = view_head(s->shared_routed, n);
         gated = view_of(s->gated.data, s->gated.dtype, n, e->shared_width);
-        linear(step, &layer->shared_router, x, shared_routed, norm, NULL, EPILOGUE_STORE, 1);
-        linear(step, &layer->gate_up, x, gated, norm, NULL, EPILOGUE_GATE, 1);
+        linear(step, (struct linear_op){
+                         .w = &layer->shared_router, .x = x, .y = shared_routed, .pre = norm });
+        linear(
+            step,
+            (struct linear_op){
+                .w = &layer->gate_up, .x = x, .y = gated, .pre = norm, .epilogue = EPILOGUE_GATE });
     }
     route(step, e, routed, e->route, s);
     struct linear_experts_op op = { .y = view_head(s->expert_gated, n * e->n_chosen),
@@ -224,8 +242,27 @@ static void mlp(const struct step *step, const struct config *c, const struct mo
                 const struct layer *layer, struct view x)
 {
     const struct view gated = view_of(s->gated.data, s->gated.dtype, x.n_rows, c->intermediate);
-    linear(step, &layer->gate_up, x, gated, &layer->mlp_norm, NULL, EPILOGUE_GATE, 1);
-    linear(step, &layer->down, gated, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
+    linear(step, (struct linear_op){ .w = &layer->gate_up,
+                                     .x = x,
+                                     .y = gated,
+                                     .pre = norm_of(&layer->mlp_norm),
+                                     .epilogue = c->plain_mlp ? EPILOGUE_ACT : EPILOGUE_GATE });
+    linear(step, (struct linear_op){ .w = &layer->down,
+                                     .x = gated,
+                                     .y = x,
+                                     .pre = norm_of(&layer->down_norm),
+                                     .post = norm_of(&layer->post_mlp_norm),
+                                     .epilogue = EPILOGUE_ADD,
+                                     .scale = c->residual_scale });
+}
+
+static void feed_forward(const struct step *step, const struct config *c,
+                         const struct model_state *s, int32_t l, struct view x)
+{
+    if (c->layers[l].experts)
+        experts(step, c, s, &s->layers[l], x);
+    else
+        mlp(step, c, s, &s->layers[l], x);
 }
 
 void model_forward(struct model *model, const struct batch *batch, const struct kv_cache *kv,
@@ -257,11 +294,15 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
             .group = c->layers[l].kv_group,
             .layer = c->layers[l].kv_layer,
             .n_heads = c->n_heads,
-            .q_norm = c->qk_norm ? &layer->q_norm : NULL,
-            .k_norm = c->qk_norm ? &layer->k_norm : NULL,
-            .rope = &s->rope,
+            .q_norm = norm_of(&layer->q_norm),
+            .k_norm = norm_of(&layer->k_norm),
+            .rope = rope_of(s, &c->layers[l]),
         };
-        linear(&step, &layer->qkv, x, q, &layer->attn_norm, &store, EPILOGUE_STORE, 1);
+        linear(&step, (struct linear_op){ .w = &layer->qkv,
+                                          .x = x,
+                                          .y = q,
+                                          .pre = norm_of(&layer->attn_norm),
+                                          .store = &store });
         be->ops->attend(be, &(struct attend_op){ .y = attended,
                                                  .q = q,
                                                  .kv = kv,
@@ -271,11 +312,17 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
                                                  .n_heads = c->n_heads,
                                                  .scale = c->attend_scale,
                                                  .soft_cap = c->attend_soft_cap });
-        linear(&step, &layer->o, attended, x, NULL, NULL, EPILOGUE_ADD, c->residual_scale);
-        if (c->layers[l].experts)
-            experts(&step, c, s, layer, x);
-        else
-            mlp(&step, c, s, layer, x);
+        if (c->parallel) /* reads x before o changes it */
+            feed_forward(&step, c, s, l, x);
+        linear(&step, (struct linear_op){ .w = &layer->o,
+                                          .x = attended,
+                                          .y = x,
+                                          .pre = norm_of(&layer->o_norm),
+                                          .post = norm_of(&layer->post_attn_norm),
+                                          .epilogue = EPILOGUE_ADD,
+                                          .scale = c->residual_scale });
+        if (!c->parallel)
+            feed_forward(&step, c, s, l, x);
         if (beat != NULL)
             atomic_fetch_add_explicit(beat, 1, memory_order_relaxed);
     }

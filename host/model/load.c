@@ -24,7 +24,9 @@ struct item {
     struct weight_part *part;    /* matrices */
     const float **vector;        /* where the pointer to the vector goes */
     int32_t n;                   /* of a vector */
+    struct row_map map;          /* which rows of the tensor */
     bool is_gain;                /* random: 1, not about 0 */
+    bool plus_one;               /* what is stored is one less */
     size_t offset, bytes;        /* in the reserved piece; ITEM_MAPPED: no offset */
     char name[96];
 };
@@ -57,7 +59,7 @@ static const char *shape_text(const struct tensor *tensor, char *text, size_t si
     return text;
 }
 
-/* n_in 0: a vector. */
+/* A tensor of [n_out][n_in]; n_in 0: a vector. Parts of a fused tensor find it again. */
 static bool find_tensor(struct plan *plan, const char *name, int32_t n_out, int32_t n_in,
                         const struct tensor **found, struct err *err)
 {
@@ -99,17 +101,24 @@ static struct item *add_item(struct plan *plan, enum item_kind kind, const char 
     return item;
 }
 
-static bool add_vector(struct plan *plan, const char *name, int32_t n, bool is_gain,
-                       const float **vector, struct err *err)
+static struct row_map map_all(int32_t n)
+{
+    return (struct row_map){ .n_stored = n, .run = n, .stride = n };
+}
+
+/* A norm's gain or bias [n], or the rows `map` of a fused bias. */
+static bool add_vector(struct plan *plan, const char *name, int32_t n, const struct row_map *map,
+                       const float **vector, struct item **added, struct err *err)
 {
     const struct tensor *tensor;
-    if (!find_tensor(plan, name, n, 0, &tensor, err))
+    if (!find_tensor(plan, name, map->n_stored, 0, &tensor, err))
         return false;
     struct item *item = add_item(plan, ITEM_VECTOR, name, (size_t)n * sizeof(float));
     item->tensor = tensor;
     item->vector = vector;
     item->n = n;
-    item->is_gain = is_gain;
+    item->map = *map;
+    *added = item;
     return true;
 }
 
@@ -190,13 +199,35 @@ static bool shape_blocks(const struct plan *plan, const char *name, enum dtype s
     return true;
 }
 
+/* "qkv_proj.weight" and its part: dummies have other numbers in each, people see which is which. */
+static const char *label_of(const struct name *name, const char *tensor, char *text, size_t size)
+{
+    static const char *const parts[2][WEIGHT_PARTS_MAX] = { { "q", "k", "v" }, { "gate", "up" } };
+    if (name->fused == FUSED_NO)
+        return tensor;
+    snprintf(text, size, "%s (%s)", tensor, parts[name->fused == FUSED_GATE][name->part]);
+    return text;
+}
+
+/* Whether rows of the mapped file can be read where they are. */
+static bool can_map(const struct backend *be, const struct tensor *tensor,
+                    const struct row_map *map, int32_t n_out)
+{
+    return tensor != NULL && be->host_memory && tensor->pairs == 0 && map->run == n_out &&
+           (uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
+}
+
 /* expert: its index; 0 for other matrices. */
-static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *name, int32_t expert,
-                       int32_t n_out, int32_t n_in, struct weight_part *part, struct err *err)
+static bool add_matrix(struct plan *plan, const struct name *row, const char *stored_name,
+                       int32_t expert, int32_t n_out, int32_t n_in, struct weight_part *part,
+                       struct err *err)
 {
     const struct backend *be = plan->model->be;
+    const struct row_map map = name_rows(&plan->model->config, row);
     const struct tensor *tensor;
-    if (!find_tensor(plan, name, n_out, n_in, &tensor, err))
+    char text[96];
+    const char *name = label_of(row, stored_name, text, sizeof text);
+    if (!find_tensor(plan, stored_name, map.n_stored, n_in, &tensor, err))
         return false;
     enum dtype stored = plan->model->config.dtype;
     if (tensor != NULL)
@@ -207,7 +238,7 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
     part->dtype = stored;
     enum item_kind kind = ITEM_COPY;
     size_t bytes = (size_t)n_out * dtype_row_bytes(stored, (size_t)n_in);
-    const int32_t bits = bits_wanted(plan, slot);
+    const int32_t bits = bits_wanted(plan, row->slot);
     if (dtype_block(stored) > 1) {
         if (!shape_blocks(plan, name, stored, bits, &part->shape, err))
             return false;
@@ -231,14 +262,14 @@ static bool add_matrix(struct plan *plan, enum matrix_slot slot, const char *nam
         part->dtype = DTYPE_NONE;
         kind = ITEM_PACK;
         bytes = layout_bytes(&part->shape);
-    } else if (tensor != NULL && be->host_memory && tensor->pairs == 0 &&
-               (uintptr_t)tensor->data % dtype_bytes(stored) == 0) {
+    } else if (can_map(be, tensor, &map, n_out)) {
         kind = ITEM_MAPPED;
     }
     part->bytes = bytes;
     struct item *item = add_item(plan, kind, name, bytes);
     item->tensor = tensor;
     item->part = part;
+    item->map = map;
     plan->model->n_parameters += (int64_t)n_out * n_in;
     add_slot(plan, name, expert, stored, item);
     return true;
@@ -284,10 +315,38 @@ static struct norm *norm_of(struct model_state *state, int32_t l, enum matrix_sl
         return &state->layers[l].mlp_norm;
     case VECTOR_Q_NORM:
         return &state->layers[l].q_norm;
-    default:
-        CHECK(slot == VECTOR_K_NORM);
+    case VECTOR_K_NORM:
         return &state->layers[l].k_norm;
+    case VECTOR_O_NORM:
+        return &state->layers[l].o_norm;
+    case VECTOR_DOWN_NORM:
+        return &state->layers[l].down_norm;
+    case VECTOR_POST_ATTN_NORM:
+        return &state->layers[l].post_attn_norm;
+    default:
+        CHECK(slot == VECTOR_POST_MLP_NORM);
+        return &state->layers[l].post_mlp_norm;
     }
+}
+
+/* Gain and bias of one norm. */
+static bool add_norm(struct plan *plan, const struct name *name, const char *base, int32_t n,
+                     struct norm *norm, struct err *err)
+{
+    const struct config *config = &plan->model->config;
+    const struct row_map map = map_all(n);
+    struct item *item;
+    char tensor[80];
+    *norm = (struct norm){ .kind = config->norm, .n = n, .epsilon = config->norm_epsilon };
+    snprintf(tensor, sizeof tensor, "%s.weight", base);
+    if (!add_vector(plan, tensor, n, &map, &norm->gain, &item, err))
+        return false;
+    item->is_gain = true;
+    item->plus_one = config->norm_plus_one;
+    if (!name_has_bias(config, name))
+        return true;
+    snprintf(tensor, sizeof tensor, "%s.bias", base);
+    return add_vector(plan, tensor, n, &map, &norm->bias, &item, err);
 }
 
 /* One row of the table of names, in one layer; of one expert where it has one each. */
@@ -298,29 +357,28 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, int3
     const struct config *config = &plan->model->config;
     const int32_t n_out = name_extent(config, name->n_out);
     const int32_t n_in = name_extent(config, name->n_in);
+    struct item *item;
     char base[64], tensor[80];
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     snprintf(base, sizeof base, name->hf, l, expert); /* a format of ours, names.c */
 #pragma GCC diagnostic pop
+    if (name_is_vector(name))
+        return add_norm(plan, name, base, n_out, norm_of(state, l, name->slot), err);
     snprintf(tensor, sizeof tensor, "%s.weight", base);
-    if (name_is_vector(name)) {
-        struct norm *norm = norm_of(state, l, name->slot);
-        *norm = (struct norm){ .kind = config->norm, .n = n_out, .epsilon = config->norm_epsilon };
-        return add_vector(plan, tensor, n_out, true, &norm->gain, err);
-    }
     struct weight *weight = weight_of(state, l, name->slot, expert);
     CHECK(name->part == weight->n_parts && name->part < WEIGHT_PARTS_MAX);
     CHECK(weight->n_parts == 0 || weight->n_in == n_in);
     weight->n_in = n_in;
     weight->n_out += n_out;
     struct weight_part *part = &weight->parts[weight->n_parts++];
-    if (!add_matrix(plan, name->slot, tensor, expert, n_out, n_in, part, err))
+    if (!add_matrix(plan, name, tensor, expert, n_out, n_in, part, err))
         return false;
     if (!name_has_bias(config, name))
         return true;
+    const struct row_map map = name_rows(config, name);
     snprintf(tensor, sizeof tensor, "%s.bias", base);
-    return add_vector(plan, tensor, n_out, false, &part->bias, err);
+    return add_vector(plan, tensor, n_out, &map, &part->bias, &item, err);
 }
 
 static void name_weights(struct model_state *state, int32_t n_layers)
@@ -348,18 +406,21 @@ static void name_weights(struct model_state *state, int32_t n_layers)
 /* A head written out a second time must say the same as the table it is tied to. */
 static bool check_tied_head(const struct plan *plan, struct err *err)
 {
-    const struct tensor *head = tensor_dir_find(plan->tensors, "lm_head.weight");
-    const struct tensor *embed = tensor_dir_find(plan->tensors, "model.embed_tokens.weight");
-    if (!plan->model->config.tied || head == NULL || embed == NULL)
+    const struct config *config = &plan->model->config;
+    const char *name = name_tied_head(config);
+    const struct tensor *head = tensor_dir_find(plan->tensors, name), *embed = NULL;
+    for (int32_t i = 0; i < plan->n_items && embed == NULL; i++)
+        if (plan->items[i].part == &plan->model->state->embed.parts[0])
+            embed = plan->items[i].tensor;
+    if (!config->tied || head == NULL || embed == NULL)
         return true;
     const bool same = head->dtype == embed->dtype && head->bytes == embed->bytes &&
                       memcmp(head->data, embed->data, head->bytes) == 0;
     if (same)
         return true;
     return err_set(err, ERR_FORMAT,
-                   "%s: tensor lm_head.weight differs from model.embed_tokens.weight, but "
-                   "config.json says tie_word_embeddings",
-                   file_of(plan, head));
+                   "%s: tensor %s differs from %s, but config.json says tie_word_embeddings",
+                   file_of(plan, head), name, embed->name);
 }
 
 static bool check_extras(const struct plan *plan, struct err *err)
@@ -482,39 +543,50 @@ static float amplitude_of(int32_t n_in)
     return (float)sqrt(3.0 / n_in);
 }
 
-/* Rows as they are stored, in their order. */
-static bool copy_rows(struct backend *be, const struct tensor *tensor, uint8_t *to, struct err *err)
+/* Whether the item's n rows (of a vector: elements) lie together, in order. */
+static bool is_run(const struct item *item, int32_t n)
 {
-    const size_t n_rows = (size_t)tensor->dims[0], row_bytes = tensor->bytes / n_rows;
-    if (tensor->pairs == 0) {
-        be->ops->upload(be, to, tensor->data, tensor->bytes);
+    return item->tensor->pairs == 0 && item->map.run == n;
+}
+/* Where one of them is. */
+static const uint8_t *row_at(const struct item *item, int32_t row, size_t row_bytes)
+{
+    return item->tensor->data +
+           (size_t)tensor_row(item->tensor->pairs, row_map_at(&item->map, row)) * row_bytes;
+}
+
+/* Rows as they are stored, in the part's order. */
+static bool copy_rows(struct backend *be, const struct item *item, uint8_t *to, struct err *err)
+{
+    const int32_t n_rows = item->part->shape.n_out;
+    const size_t row_bytes = item->bytes / (size_t)n_rows;
+    if (is_run(item, n_rows)) {
+        be->ops->upload(be, to, row_at(item, 0, row_bytes), item->bytes);
         return true;
     }
-    const size_t most = REPACK_BLOCK_BYTES / row_bytes, rows = most == 0 ? 1 : most;
-    uint8_t *block = malloc(rows * row_bytes);
+    const size_t most = REPACK_BLOCK_BYTES / row_bytes;
+    const int32_t rows = most < 1 ? 1 : most < (size_t)n_rows ? (int32_t)most : n_rows;
+    uint8_t *block = malloc((size_t)rows * row_bytes);
     if (block == NULL)
-        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", rows * row_bytes);
-    for (size_t from = 0; from < n_rows; from += rows) {
-        const size_t n = n_rows - from < rows ? n_rows - from : rows;
-        for (size_t r = 0; r < n; r++)
-            memcpy(block + r * row_bytes,
-                   tensor->data +
-                       (size_t)tensor_row(tensor->pairs, (int64_t)(from + r)) * row_bytes,
-                   row_bytes);
-        be->ops->upload(be, to + from * row_bytes, block, n * row_bytes);
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", (size_t)rows * row_bytes);
+    for (int32_t from = 0; from < n_rows; from += rows) {
+        const int32_t n = n_rows - from < rows ? n_rows - from : rows;
+        for (int32_t r = 0; r < n; r++)
+            memcpy(block + (size_t)r * row_bytes, row_at(item, from + r, row_bytes), row_bytes);
+        be->ops->upload(be, to + (size_t)from * row_bytes, block, (size_t)n * row_bytes);
     }
     free(block);
     return true;
 }
 
-static void widen_vector(const struct tensor *tensor, float *values, int32_t n)
+static void widen_vector(const struct item *item, float *values)
 {
-    const size_t element = dtype_bytes(tensor->dtype);
-    if (tensor->pairs == 0)
-        half_widen(values, tensor->data, tensor->dtype, (size_t)n);
-    for (int32_t i = 0; tensor->pairs != 0 && i < n; i++)
-        half_widen(values + i, tensor->data + (size_t)tensor_row(tensor->pairs, i) * element,
-                   tensor->dtype, 1);
+    const enum dtype dtype = item->tensor->dtype;
+    const size_t element = dtype_bytes(dtype);
+    if (is_run(item, item->n))
+        half_widen(values, row_at(item, 0, element), dtype, (size_t)item->n);
+    for (int32_t i = 0; !is_run(item, item->n) && i < item->n; i++)
+        half_widen(values + i, row_at(item, i, element), dtype, 1);
 }
 
 static bool fill_vector(const struct plan *plan, const struct item *item, uint8_t *to,
@@ -526,10 +598,12 @@ static bool fill_vector(const struct plan *plan, const struct item *item, uint8_
         return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
     bool ok = true;
     if (item->tensor != NULL)
-        widen_vector(item->tensor, values, item->n);
+        widen_vector(item, values);
     for (int32_t i = 0; i < item->n && ok; i++) {
         if (item->tensor == NULL)
             values[i] = item->is_gain ? 1.0f : (float)(i % 7 - 3) * 0.01f;
+        else if (item->plus_one)
+            values[i] += 1.0f;
         if (!isfinite(values[i]))
             ok = err_set(err, ERR_FORMAT, "element %d is not finite (NaN or Inf)", i);
     }
@@ -548,6 +622,7 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
     const struct layout_shape *shape = &item->part->shape;
     const struct repack_source source = {
         .data = item->tensor == NULL ? NULL : item->tensor->data,
+        .map = item->map,
         .dtype = item->tensor == NULL ? DTYPE_NONE : item->tensor->dtype,
         .pairs = item->tensor == NULL ? 0 : item->tensor->pairs,
         .seed = seed_of(item->name),
@@ -555,7 +630,7 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
     };
     item->part->data = to;
     if (item->kind == ITEM_COPY && item->tensor != NULL)
-        return copy_rows(be, item->tensor, to, err);
+        return copy_rows(be, item, to, err);
     if (item->kind == ITEM_PACK && be->ops->pack != NULL)
         return repack_on_device(&source, shape, be, to, be->pool, err);
     /* Straight into its place where we can write there; else by way of one matrix here. */
@@ -578,7 +653,8 @@ static bool fill_item(const struct plan *plan, const struct item *item, uint8_t 
                       struct err *err)
 {
     if (item->kind == ITEM_MAPPED) {
-        item->part->data = item->tensor->data;
+        const size_t row_bytes = item->bytes / (size_t)item->part->shape.n_out;
+        item->part->data = item->tensor->data + (size_t)item->map.from * row_bytes;
         return true;
     }
     uint8_t *to = memory + item->offset;
@@ -624,32 +700,44 @@ static bool fill(const struct plan *plan, struct err *err)
 }
 
 /* The frequencies of rope, the one vector that no file holds. */
-static bool load_rope(struct model *model, struct err *err)
+static bool load_rope(struct model *model, const struct rope_config *config, struct rope *rope,
+                      struct err *err)
 {
-    const struct rope_config *config = &model->config.rope;
-    const size_t bytes = (size_t)config->dim / 2 * sizeof(float);
+    const size_t bytes = (size_t)rope_variants(config) * (size_t)(config->dim / 2) * sizeof(float);
     void *memory;
     if (!model->be->ops->reserve(model->be, REGION_WEIGHTS, bytes, &memory, err))
         return false;
     float *frequencies = malloc(bytes);
     if (frequencies == NULL)
         return err_set(err, ERR_MEMORY, "no memory for %zu bytes", bytes);
-    struct rope *rope = &model->state->rope;
     rope_frequencies(config, frequencies, &rope->scale);
     model->be->ops->upload(model->be, memory, frequencies, bytes);
     free(frequencies);
     rope->inv_freq = memory;
     rope->rotary_dim = config->dim;
+    rope->interleaved = config->interleaved;
+    rope->n_variants = rope_variants(config);
     model->weight_anonymous_bytes += bytes;
     model->weight_bytes += bytes;
     return true;
+}
+
+static bool load_ropes(struct model *model, struct err *err)
+{
+    const struct config *config = &model->config;
+    return load_rope(model, &config->rope, &model->state->rope, err) &&
+           (config->rope_local.dim == 0 ||
+            load_rope(model, &config->rope_local, &model->state->rope_local, err));
 }
 
 bool model_load(struct model *model, const struct tensor_dir *tensors,
                 const struct model_options *options, struct err *err)
 {
     struct plan plan = { .model = model, .tensors = tensors, .options = options };
-    const bool ok = make_plan(&plan, err) && fill(&plan, err) && load_rope(model, err);
+    const bool ok = make_plan(&plan, err) && fill(&plan, err) && load_ropes(model, err);
+    for (int32_t l = 0; ok && model->config.norms == NORMS_SHARED && l < model->config.n_layers;
+         l++)
+        model->state->layers[l].mlp_norm = model->state->layers[l].attn_norm;
     if (ok && model->config.tied) { /* one resident copy, two readers */
         const char *name = model->state->head.name;
         model->state->head = model->state->embed;

@@ -90,6 +90,13 @@ typedef void model_tap(void *context, const struct weight *w, struct view x,
 void model_forward(struct model *model, const struct batch *batch, const struct kv_cache *kv,
                    model_tap *tap, void *tap_context, _Atomic uint64_t *beat);
 
+/* batch_seq.rope_variant of a sequence of n_tokens tokens: where it changes, all of its keys do. */
+static inline int32_t model_rope_variant(const struct model *model, int32_t n_tokens)
+{
+    const int32_t border = rope_border(&model->config.rope);
+    return border > 0 && n_tokens > border;
+}
+
 /* Reserve pages for every group in REGION_KV; n_pages[g] pages each. */
 MUST_USE bool kv_cache_reserve(struct kv_cache *kv, struct backend *be, const int32_t *n_pages,
                                struct err *err);

@@ -45,20 +45,30 @@ static void random_row(float *out, int32_t n, uint64_t seed, int32_t row, float 
     }
 }
 
+static int64_t stored_row(const struct repack_source *source, int32_t row)
+{
+    return tensor_row(source->pairs, row_map_at(&source->map, row));
+}
+
 static void source_rows(const struct job *job, int32_t row_from, int32_t n_rows, float *out)
 {
     const struct repack_source *source = job->source;
     const size_t n_in = (size_t)job->shape->n_in;
+    const size_t row_bytes = n_in * dtype_bytes(source->dtype);
     if (source->data != NULL && source->pairs == 0) {
-        half_widen(out, source->data + (size_t)row_from * n_in * dtype_bytes(source->dtype),
-                   source->dtype, (size_t)n_rows * n_in);
+        for (int32_t r = 0, n = 0; r < n_rows; r += n) { /* runs of rows that lie together */
+            const int32_t left = source->map.run - (row_from + r) % source->map.run;
+            n = left < n_rows - r ? left : n_rows - r;
+            half_widen(out + (size_t)r * n_in,
+                       source->data + (size_t)row_map_at(&source->map, row_from + r) * row_bytes,
+                       source->dtype, (size_t)n * n_in);
+        }
         return;
     }
     for (int32_t r = 0; r < n_rows; r++)
         if (source->data != NULL)
             half_widen(out + (size_t)r * n_in,
-                       source->data + (size_t)tensor_row(source->pairs, row_from + r) * n_in *
-                                          dtype_bytes(source->dtype),
+                       source->data + (size_t)stored_row(source, row_from + r) * row_bytes,
                        source->dtype, n_in);
         else
             random_row(out + (size_t)r * n_in, job->shape->n_in, source->seed, row_from + r,
@@ -115,8 +125,8 @@ static bool unpack_rows(const struct job *job, int32_t row_from, int32_t n_rows,
         float *scales = to->scales + groups_at;
         float *mins = to->mins != NULL ? to->mins + groups_at : NULL;
         gguf_unpack(source->dtype,
-                    source->data + (size_t)tensor_row(source->pairs, row_from + r) * row_bytes,
-                    n_in, to->codes + row * n_in, scales, mins);
+                    source->data + (size_t)stored_row(source, row_from + r) * row_bytes, n_in,
+                    to->codes + row * n_in, scales, mins);
         for (int32_t g = 0; to->zeros != NULL && g < to->n_groups; g++)
             to->zeros[groups_at + (size_t)g] = blocks->zero;
         if (!all_finite(scales, to->n_groups) || (mins != NULL && !all_finite(mins, to->n_groups)))

@@ -9,6 +9,7 @@
 #include "host/base/err.h"
 #include "host/base/pool.h"
 #include "host/format/matrix.h"
+#include "host/model/names.h"
 
 enum {
     REPACK_BLOCK_BYTES = 2 << 20,   /* stays in a core's L2 cache; more where 16 rows need it */
@@ -17,8 +18,9 @@ enum {
 };
 /* Where rows come from: a stored tensor, or random numbers of a given spread. */
 struct repack_source {
-    const uint8_t *data; /* [n_out][n_in] of dtype, any alignment; NULL: random */
+    const uint8_t *data; /* [map.n_stored][n_in] of dtype, any alignment; NULL: random */
     enum dtype dtype;    /* of blocks: their codes are packed as they are */
+    struct row_map map;  /* which of its rows, in the order before pairs */
     int32_t pairs;       /* as tensor.pairs: where each row is */
     uint64_t seed;       /* random: value (row, col) is a function of seed, row and col */
     float amplitude;     /* random: uniform in [-amplitude, amplitude) */

@@ -10,7 +10,7 @@ static const struct {
     enum rope_kind kind;
 } KINDS[] = {
     { "default", ROPE_DEFAULT }, { "linear", ROPE_LINEAR }, { "dynamic", ROPE_DYNAMIC },
-    { "llama3", ROPE_LLAMA3 },   { "yarn", ROPE_YARN },
+    { "llama3", ROPE_LLAMA3 },   { "yarn", ROPE_YARN },     { "longrope", ROPE_LONG },
 };
 enum { POSITIONS_MAX = 1 << 24 };
 
@@ -22,7 +22,8 @@ const char *rope_name(enum rope_kind kind)
     return "?";
 }
 
-static bool read_kind(struct rope_config *rope, const struct json_ref *dict, struct err *err)
+static bool read_kind(struct rope_config *rope, const struct json_ref *dict,
+                      const struct rope_rules *rules, struct err *err)
 {
     const char *name = NULL;
     struct json_ref item;
@@ -38,13 +39,17 @@ static bool read_kind(struct rope_config *rope, const struct json_ref *dict, str
         if (json_is_object(&item)) /* {"full_attention": {...}, "sliding_attention": {...}} */
             return err_set(err, ERR_UNSUPPORTED, "rope parameters per layer type (\"%s\")",
                            item.key);
+    /* What Phi-3 called it at first. */
+    if (rules->longrope && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0))
+        name = "longrope";
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
-        if (strcmp(KINDS[i].name, name) == 0) {
+        if (strcmp(KINDS[i].name, name) == 0 && (KINDS[i].kind != ROPE_LONG || rules->longrope)) {
             rope->kind = KINDS[i].kind;
             return true;
         }
     return err_set(err, ERR_UNSUPPORTED,
-                   "rope_type \"%s\"; supported: default, linear, dynamic, llama3, yarn", name);
+                   "rope_type \"%s\"; supported: default, linear, dynamic, llama3, yarn%s", name,
+                   rules->longrope ? ", longrope" : "");
 }
 
 static bool need(const struct json_ref *dict, const char *key, double low, double high,
@@ -56,15 +61,53 @@ static bool need(const struct json_ref *dict, const char *key, double low, doubl
     return json_double(&item, low, high, value, err);
 }
 
-/* Only whole heads are rotated in the families of config.c. */
-static bool check_partial(const struct json_ref *object, struct err *err)
+/* The part of a head that is rotated. */
+static bool read_partial(struct rope_config *rope, const struct json_ref *object, const char *key,
+                         const struct rope_rules *rules, int32_t head_dim, struct err *err)
 {
-    double partial = 1;
-    if (!json_opt_double(object, "partial_rotary_factor", 0, 1, &partial, err))
+    double partial = 0;
+    struct json_ref item;
+    if (key == NULL || !json_get(object, key, &item))
+        return true;
+    if (!json_double(&item, 0, 1, &partial, err))
         return false;
-    if (partial != 1)
+    if (rules->partial == 0 && partial != 1)
         return err_set(err, ERR_UNSUPPORTED, "partial_rotary_factor %g; supported: 1", partial);
+    rope->dim = (int32_t)(head_dim * partial);
     return true;
+}
+
+static bool read_factors(const struct rope_config *rope, const struct json_ref *dict,
+                         const char *key, float *factors, struct err *err)
+{
+    struct json_ref list, item;
+    if (!json_get(dict, key, &list))
+        return json_error(&list, err, "is missing");
+    if (!json_is_array(&list) || json_count(&list) != rope->dim / 2)
+        return json_error(&list, err, "must be a list of %d numbers", rope->dim / 2);
+    int32_t i = 0;
+    for (bool more = json_first(&list, &item); more; more = json_next(&item), i++) {
+        double factor = 0;
+        if (!json_double(&item, 1e-6, 1e6, &factor, err))
+            return false;
+        factors[i] = (float)factor;
+    }
+    return true;
+}
+
+static bool read_long(struct rope_config *rope, const struct json_ref *dict, int32_t max_positions,
+                      bool has_original, struct err *err)
+{
+    if (!has_original || rope->original < 2) /* its logarithm divides */
+        return json_error(dict, err,
+                          "of type longrope needs original_max_position_embeddings above 1");
+    if (rope->dim < 2 || rope->dim % 2 != 0) /* rope_read says it */
+        return true;
+    rope->factor = (double)max_positions / rope->original;
+    return json_opt_double(dict, "factor", 1e-3, 1e6, &rope->factor, err) &&
+           json_opt_double(dict, "attention_factor", 1e-6, 1e6, &rope->attention_factor, err) &&
+           read_factors(rope, dict, "short_factor", rope->factors[0], err) &&
+           read_factors(rope, dict, "long_factor", rope->factors[1], err);
 }
 
 static bool read_yarn(struct rope_config *rope, const struct json_ref *dict, int32_t max_positions,
@@ -88,14 +131,18 @@ static bool read_yarn(struct rope_config *rope, const struct json_ref *dict, int
     return true;
 }
 
-static bool read_dict(struct rope_config *rope, const struct json_ref *dict, int32_t max_positions,
-                      struct err *err)
+static bool read_dict(struct rope_config *rope, const struct json_ref *dict,
+                      const struct rope_rules *rules, int32_t head_dim, int32_t max_positions,
+                      bool has_original, struct err *err)
 {
     int64_t original = rope->original;
-    if (!read_kind(rope, dict, err) || !check_partial(dict, err) ||
+    struct json_ref item;
+    if (!read_kind(rope, dict, rules, err) ||
+        !read_partial(rope, dict, "partial_rotary_factor", rules, head_dim, err) ||
         !json_opt_double(dict, "rope_theta", 1e-3, 1e15, &rope->theta, err) ||
         !json_opt_int(dict, "original_max_position_embeddings", 1, POSITIONS_MAX, &original, err))
         return false;
+    has_original = has_original || json_get(dict, "original_max_position_embeddings", &item);
     rope->original = (int32_t)original;
     switch (rope->kind) {
     case ROPE_DEFAULT:
@@ -117,34 +164,77 @@ static bool read_dict(struct rope_config *rope, const struct json_ref *dict, int
         return true;
     case ROPE_YARN:
         return read_yarn(rope, dict, max_positions, err);
+    case ROPE_LONG:
+        return read_long(rope, dict, max_positions, has_original, err);
     }
     return true;
 }
 
-bool rope_read(struct rope_config *rope, const struct json_ref *root, int32_t head_dim,
+/* The dictionary of these layers; false: there is none. */
+static bool find_dict(const struct json_ref *root, const struct rope_rules *rules,
+                      enum rope_layers layers, struct json_ref *dict, bool *per_layer)
+{
+    struct json_ref part;
+    *per_layer = false;
+    /* transformers 5 lets rope_scaling win where a file has both. */
+    if (!json_get(root, "rope_scaling", dict) && !json_get(root, "rope_parameters", dict))
+        return false;
+    if (rules->per_layer && json_is_object(dict) &&
+        json_get(dict, layers == ROPE_LAYERS_FULL ? "full_attention" : "sliding_attention",
+                 &part)) {
+        *per_layer = true;
+        *dict = part;
+    }
+    return true;
+}
+
+static bool read_all(struct rope_config *rope, const struct json_ref *root,
+                     const struct rope_rules *rules, enum rope_layers layers, int32_t head_dim,
+                     int32_t max_positions, struct err *err)
+{
+    struct json_ref dict, item;
+    bool per_layer;
+    const bool found = find_dict(root, rules, layers, &dict, &per_layer);
+    if (layers == ROPE_LAYERS_SLIDING && !(found && per_layer))
+        return json_opt_double(root, "rope_local_base_freq", 1e-3, 1e15, &rope->theta, err);
+    int64_t original = max_positions;
+    if (!json_opt_double(root, "rope_theta", 1e-3, 1e15, &rope->theta, err) ||
+        (rules->theta_key != NULL &&
+         !json_opt_double(root, rules->theta_key, 1e-3, 1e15, &rope->theta, err)) ||
+        !json_opt_int(root, "original_max_position_embeddings", 1, POSITIONS_MAX, &original, err) ||
+        !read_partial(rope, root, "partial_rotary_factor", rules, head_dim, err) ||
+        !read_partial(rope, root, rules->partial_key, rules, head_dim, err))
+        return false;
+    rope->original = (int32_t)original;
+    if (!found)
+        return true;
+    if (!json_is_object(&dict))
+        return json_error(&dict, err, "must be an object or null");
+    return read_dict(rope, &dict, rules, head_dim, max_positions,
+                     json_get(root, "original_max_position_embeddings", &item), err);
+}
+
+bool rope_read(struct rope_config *rope, const struct json_ref *root,
+               const struct rope_rules *rules, enum rope_layers layers, int32_t head_dim,
                int32_t max_positions, struct err *err)
 {
+    const double partial = rules->partial == 0 ? 1 : rules->partial;
+    const bool local = layers == ROPE_LAYERS_SLIDING;
     *rope = (struct rope_config){ .kind = ROPE_DEFAULT,
-                                  .theta = 10000, /* every family's default */
-                                  .dim = head_dim,
+                                  .theta = rules->theta == 0 || local ? 10000 : rules->theta,
+                                  .dim = (int32_t)(head_dim * partial),
+                                  .interleaved = rules->interleaved,
                                   .factor = 1,
                                   .original = max_positions,
                                   .beta_fast = 32,
                                   .beta_slow = 1,
                                   .truncate = true };
-    int64_t original = max_positions;
-    if (!json_opt_double(root, "rope_theta", 1e-3, 1e15, &rope->theta, err) ||
-        !json_opt_int(root, "original_max_position_embeddings", 1, POSITIONS_MAX, &original, err) ||
-        !check_partial(root, err))
+    if (!read_all(rope, root, rules, layers, head_dim, max_positions, err))
         return false;
-    rope->original = (int32_t)original;
-    /* transformers 5 lets rope_scaling win where a file has both. */
-    struct json_ref dict;
-    if (!json_get(root, "rope_scaling", &dict) && !json_get(root, "rope_parameters", &dict))
+    if (rope->dim >= 2 && rope->dim % 2 == 0)
         return true;
-    if (!json_is_object(&dict))
-        return json_error(&dict, err, "must be an object or null");
-    return read_dict(rope, &dict, max_positions, err);
+    return err_set(err, ERR_FORMAT, "%d of %d features of a head are rotated, want an even number",
+                   rope->dim, head_dim);
 }
 
 void rope_positions(const struct rope_config *rope, int32_t max_positions, int32_t *usual,
@@ -164,6 +254,7 @@ void rope_positions(const struct rope_config *rope, int32_t max_positions, int32
         break;
     case ROPE_DEFAULT:
     case ROPE_LLAMA3:
+    case ROPE_LONG: /* max_position_embeddings is the stretched one */
         return;
     }
     if (stretched > POSITIONS_MAX)
@@ -229,17 +320,36 @@ static void scale_yarn(const struct rope_config *rope, float *inv_freq, float *s
     *scale = (float)attention;
 }
 
+int32_t rope_border(const struct rope_config *rope)
+{
+    return rope->kind == ROPE_LONG ? rope->original : 0;
+}
+
+/* cos and sin grow with the stretch (LongRoPE, section 3.3). */
+static float long_scale(const struct rope_config *rope)
+{
+    if (rope->attention_factor != 0)
+        return (float)rope->attention_factor;
+    return rope->factor <= 1 ? 1.0f : (float)sqrt(1 + log(rope->factor) / log(rope->original));
+}
+
 void rope_frequencies(const struct rope_config *rope, float *inv_freq, float *scale)
 {
+    const int32_t half = rope->dim / 2;
     *scale = 1;
-    for (int32_t i = 0; i < rope->dim / 2; i++) {
+    for (int32_t i = 0; i < half; i++) {
         const float exponent = (float)(2 * i) / (float)rope->dim;
-        inv_freq[i] = 1.0f / powf((float)rope->theta, exponent);
+        const float power = powf((float)rope->theta, exponent);
+        inv_freq[i] = 1.0f / power;
         if (rope->kind == ROPE_LINEAR)
             inv_freq[i] /= (float)rope->factor;
         else if (rope->kind == ROPE_LLAMA3)
             inv_freq[i] = scale_llama3(rope, inv_freq[i]);
+        for (int32_t v = 0; v < rope_variants(rope) && rope->kind == ROPE_LONG; v++)
+            inv_freq[v * half + i] = 1.0f / (rope->factors[v][i] * power);
     }
     if (rope->kind == ROPE_YARN)
         scale_yarn(rope, inv_freq, scale);
+    if (rope->kind == ROPE_LONG)
+        *scale = long_scale(rope);
 }

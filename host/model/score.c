@@ -170,6 +170,9 @@ static bool run(struct scorer *base, struct scorer *other, const int32_t *ids, i
     } else {
         err_set(err, ERR_MEMORY, "no memory to score %d rows", chunk);
     }
+    base->single.rope_variant = model_rope_variant(base->model, n);
+    if (other != NULL)
+        other->single.rope_variant = model_rope_variant(other->model, n);
     /* The last token predicts nothing that is known. */
     for (int32_t from = 0; ok && from < n - 1; from += chunk) {
         const int32_t left = n - 1 - from;

@@ -10,14 +10,16 @@ struct layer {
     struct weight router, shared_router;
     struct experts expert_gate_up, expert_down; /* n 0: an MLP instead */
     struct weight *experts;                     /* [2 * n], owned: gate_up, then down */
-    struct norm attn_norm, mlp_norm, q_norm, k_norm;
+    /* Those that the family has; of the others gain is NULL. */
+    struct norm attn_norm, mlp_norm, q_norm, k_norm, o_norm, down_norm;
+    struct norm post_attn_norm, post_mlp_norm;
     char names[LAYER_SLOTS][32]; /* "layers.3.qkv": what the weights' names point to */
 };
 struct model_state {
     struct layer *layers; /* [n_layers], owned */
     struct weight embed, head;
     struct norm final_norm;
-    struct rope rope;
+    struct rope rope, rope_local;
     struct view x, q, attended, gated; /* scratch, [rows_max][...]; see decoder.c */
     struct view routed, shared_routed; /* F32 [rows_max][experts], [rows_max][1] */
     struct view expert_gated;          /* [rows_max * n_chosen][expert width] */

@@ -70,7 +70,7 @@ static void run(const struct bench *c, struct pool *pool, struct attend_scratch 
         positions[i] = c->first + i % c->n_rows;
     }
     for (int32_t i = 0; i < c->n_seqs; i++)
-        seqs[i] = (struct batch_seq){ i, i * c->n_rows, c->n_rows, c->first };
+        seqs[i] = (struct batch_seq){ i, i * c->n_rows, c->n_rows, c->first, 0 };
     const struct batch batch = { .n_rows = n_rows,
                                  .n_seqs = c->n_seqs,
                                  .positions = positions,

@@ -109,7 +109,7 @@ static void world_clear(struct world *w)
 static void world_seq(struct world *w, int32_t seq, int32_t from, int32_t n)
 {
     struct batch *b = &w->batch;
-    w->seqs[b->n_seqs] = (struct batch_seq){ seq, b->n_rows, n, from };
+    w->seqs[b->n_seqs] = (struct batch_seq){ seq, b->n_rows, n, from, 0 };
     for (int32_t i = 0; i < n; i++) {
         w->positions[b->n_rows + i] = from + i;
         w->row_seq[b->n_rows + i] = b->n_seqs;

@@ -293,7 +293,7 @@ static void check_store_row(const struct store_row *c, int32_t n_threads)
     for (int32_t i = 0; i < DIM / 2; i++)
         inv_freq[i] = powf(10000, -2.0f * (float)i / DIM);
     const struct norm norm = { NORM_RMS, gain, NULL, DIM, 1e-6f };
-    const struct rope rope = { inv_freq, c->rotary_dim, c->rope_scale, c->interleaved };
+    const struct rope rope = { inv_freq, c->rotary_dim, c->rope_scale, c->interleaved, 1 };
     struct kv_cache kv = {
         .n_groups = 2, .n_kv_heads = KV_HEADS, .head_dim = DIM, .dtype = c->dtype
     };
@@ -389,7 +389,7 @@ static void test_angles_are_not_stale(void **state)
     for (int32_t position = 0; position < 5; position++) {
         const struct batch *batch = batch_single_build(&single, &token, 1, position, true);
         for (int32_t k = 0; k < 9; k++) {
-            const struct rope rope = { freqs[k * k % 3], DIM, 1, false };
+            const struct rope rope = { freqs[k * k % 3], DIM, 1, false, 1 };
             const struct kv_store store = { .kv = &kv,
                                             .n_heads = HEADS,
                                             .rope = k == 4 ? NULL : &rope };
@@ -404,7 +404,7 @@ static void test_angles_are_not_stale(void **state)
             op.batch = batch;
             be->ops->linear(be, &op);
             float cosines[DIM / 2], sines[DIM / 2];
-            ops_rope_angles(&rope, position, cosines, sines);
+            ops_rope_angles(&rope, 0, position, cosines, sines);
             for (int32_t h = 0; h < HEADS && store.rope; h++)
                 ops_rope(&rope, cosines, sines, product + h * DIM);
             assert_memory_equal(y, product, sizeof y);

@@ -53,7 +53,7 @@ static int32_t step(struct model_run *run, struct crowd *c, const float *alone, 
             continue;
         int32_t b = batch.n_seqs++;
         seq_of[b] = s;
-        seqs[b] = (struct batch_seq){ s, batch.n_rows, n, c->computed[s] };
+        seqs[b] = (struct batch_seq){ s, batch.n_rows, n, c->computed[s], 0 };
         memcpy(table + b * PAGES_EACH, c->pages + s * PAGES_EACH, PAGES_EACH * sizeof *table);
         for (int32_t k = 0; k < n; k++) {
             int32_t r = batch.n_rows++;

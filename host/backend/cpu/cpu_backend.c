@@ -42,6 +42,7 @@ struct angles {
     int32_t rotary_dim;
     float scale;
     int32_t *positions; /* [rows_max] what the table was made for */
+    int32_t *variants;  /* [rows_max] likewise */
     float *table;       /* [rows_max][2][head_dim / 2]: cosines, then sines */
 };
 struct cpu {
@@ -172,7 +173,8 @@ static bool cpu_prepare(struct backend *be, const struct backend_limits *limits,
         struct angles *a = &cpu->angles[i];
         a->table = take_floats(l->rows_max, 2 * (l->head_dim / 2) + 1);
         a->positions = calloc((size_t)l->rows_max, sizeof *a->positions);
-        ok = a->table && a->positions;
+        a->variants = calloc((size_t)l->rows_max, sizeof *a->variants);
+        ok = a->table && a->positions && a->variants;
     }
     if (!ok)
         return err_set(err, ERR_MEMORY, "cpu: scratch for %d rows of %d columns: out of memory",
@@ -284,8 +286,28 @@ static void angles_rows(struct cpu *cpu, const void *arg, int32_t part, int32_t 
     const int32_t half = job->rope->rotary_dim / 2;
     for (int32_t r = from; r < to; r++) {
         float *cosines = job->angles->table + (int64_t)r * 2 * half;
-        ops_rope_angles(job->rope, job->angles->positions[r], cosines, cosines + half);
+        ops_rope_angles(job->rope, job->angles->variants[r], job->angles->positions[r], cosines,
+                        cosines + half);
     }
+}
+static int32_t variant_of(const struct rope *rope, const struct batch *batch, int32_t row)
+{
+    if (rope->n_variants <= 1)
+        return 0;
+    const int32_t variant = batch->seqs[batch->row_seq[row]].rope_variant;
+    CHECK(variant >= 0 && variant < rope->n_variants);
+    return variant;
+}
+static bool angles_fit(const struct angles *a, const struct rope *rope, const struct batch *batch)
+{
+    if (a->inv_freq != rope->inv_freq || a->serial != batch->serial || a->n_rows != batch->n_rows ||
+        a->rotary_dim != rope->rotary_dim || a->scale != rope->scale ||
+        memcmp(a->positions, batch->positions, (size_t)batch->n_rows * sizeof *a->positions) != 0)
+        return false;
+    for (int32_t r = 0; rope->n_variants > 1 && r < batch->n_rows; r++)
+        if (a->variants[r] != variant_of(rope, batch, r))
+            return false;
+    return true;
 }
 /* The table of this rope for this batch: made by the first layer, used by all. */
 static const struct angles *angles_of(struct cpu *cpu, const struct rope *rope,
@@ -293,14 +315,9 @@ static const struct angles *angles_of(struct cpu *cpu, const struct rope *rope,
 {
     CHECK(rope->rotary_dim > 0 && rope->rotary_dim % 2 == 0);
     CHECK(rope->rotary_dim <= cpu->limits.head_dim);
-    const size_t bytes = (size_t)batch->n_rows * sizeof *batch->positions;
-    for (int32_t i = 0; i < ANGLES_KEPT; i++) {
-        const struct angles *a = &cpu->angles[i];
-        if (a->inv_freq == rope->inv_freq && a->serial == batch->serial &&
-            a->n_rows == batch->n_rows && a->rotary_dim == rope->rotary_dim &&
-            a->scale == rope->scale && memcmp(a->positions, batch->positions, bytes) == 0)
-            return a;
-    }
+    for (int32_t i = 0; i < ANGLES_KEPT; i++)
+        if (angles_fit(&cpu->angles[i], rope, batch))
+            return &cpu->angles[i];
     struct angles *a = &cpu->angles[cpu->angles_oldest];
     cpu->angles_oldest = (cpu->angles_oldest + 1) % ANGLES_KEPT;
     a->serial = batch->serial;
@@ -308,7 +325,9 @@ static const struct angles *angles_of(struct cpu *cpu, const struct rope *rope,
     a->inv_freq = rope->inv_freq;
     a->rotary_dim = rope->rotary_dim;
     a->scale = rope->scale;
-    memcpy(a->positions, batch->positions, bytes);
+    memcpy(a->positions, batch->positions, (size_t)batch->n_rows * sizeof *a->positions);
+    for (int32_t r = 0; r < batch->n_rows; r++)
+        a->variants[r] = variant_of(rope, batch, r);
     const struct angles_job job = { a, rope };
     /* a sine costs about 20 times a sum */
     rows_run(cpu, angles_rows, &job, batch->n_rows, 20 * (int64_t)rope->rotary_dim);
@@ -331,6 +350,19 @@ static void head_finish(const struct norm *norm, const struct rope *rope,
         ops_rope(rope, cosines, sines, head);
     }
 }
+static bool is_per_head(const struct norm *norm, const struct kv_store *st)
+{
+    return norm && norm->n == st->kv->head_dim;
+}
+/* Norms over all heads of q, of k. */
+static void norm_whole(const struct kv_store *st, float *product)
+{
+    float *k = product + (int64_t)st->n_heads * st->kv->head_dim;
+    if (st->q_norm && !is_per_head(st->q_norm, st))
+        ops_norm(st->q_norm, product, product);
+    if (st->k_norm && !is_per_head(st->k_norm, st))
+        ops_norm(st->k_norm, k, k);
+}
 static void store_row(struct cpu *cpu, const struct epilogue_job *job, int32_t part, int32_t row,
                       const float *product)
 {
@@ -340,10 +372,12 @@ static void store_row(struct cpu *cpu, const struct epilogue_job *job, int32_t p
     const struct batch *batch = op->batch;
     const int32_t dim = kv->head_dim, position = batch->positions[row];
     const size_t element = dtype_bytes(kv->dtype);
+    const struct norm *q_norm = is_per_head(st->q_norm, st) ? st->q_norm : NULL;
+    const struct norm *k_norm = is_per_head(st->k_norm, st) ? st->k_norm : NULL;
     float *y = view_row(op->y, row);
     memcpy(y, product, (size_t)(st->n_heads * dim) * sizeof *y);
     for (int32_t h = 0; h < st->n_heads; h++)
-        head_finish(st->q_norm, st->rope, job->angles, row, y + (int64_t)h * dim);
+        head_finish(q_norm, st->rope, job->angles, row, y + (int64_t)h * dim);
     const int32_t page = batch_page(batch, st->group, batch->row_seq[row], position / PAGE_TOKENS);
     uint8_t *memory = kv->groups[st->group].memory;
     float *head = cpu->heads + (int64_t)part * cpu->limits.head_dim;
@@ -353,7 +387,7 @@ static void store_row(struct cpu *cpu, const struct epilogue_job *job, int32_t p
             memcpy(head, k + ((int64_t)which * kv->n_kv_heads + h) * dim,
                    (size_t)dim * sizeof *head);
             if (which == 0)
-                head_finish(st->k_norm, st->rope, job->angles, row, head);
+                head_finish(k_norm, st->rope, job->angles, row, head);
             const size_t at = kv_offset(kv, st->group, st->layer, page, which, h) +
                               (size_t)(position % PAGE_TOKENS) * (size_t)dim;
             half_narrow(memory + at * element, head, kv->dtype, (size_t)dim);
@@ -370,6 +404,7 @@ static void epilogue_rows(struct cpu *cpu, const void *arg, int32_t part, int32_
         if (op->store) {
             if (op->scale != 1)
                 ops_scale(p, p, job->product.n_cols, op->scale);
+            norm_whole(op->store, p);
             store_row(cpu, job, part, r, p);
             continue;
         }
@@ -380,6 +415,9 @@ static void epilogue_rows(struct cpu *cpu, const void *arg, int32_t part, int32_
             break;
         case EPILOGUE_ADD:
             ops_add(p, y, op->y.n_cols, op->scale);
+            break;
+        case EPILOGUE_ACT:
+            cpu->kernels->act(op->gate, p, y, op->y.n_cols, op->scale);
             break;
         case EPILOGUE_GATE:
             cpu->kernels->gate(op->gate, p, p + op->y.n_cols, y, op->y.n_cols, op->scale);
@@ -407,8 +445,9 @@ static void check_linear(const struct cpu *cpu, const struct linear_op *op)
     CHECK(st->kv->head_dim <= cpu->limits.head_dim);
     CHECK(op->y.n_cols == st->n_heads * st->kv->head_dim);
     CHECK(n_out == (st->n_heads + 2 * st->kv->n_kv_heads) * st->kv->head_dim);
-    CHECK(!st->q_norm || st->q_norm->n == st->kv->head_dim);
-    CHECK(!st->k_norm || st->k_norm->n == st->kv->head_dim);
+    const int32_t dim = st->kv->head_dim;
+    CHECK(!st->q_norm || st->q_norm->n == dim || st->q_norm->n == st->n_heads * dim);
+    CHECK(!st->k_norm || st->k_norm->n == dim || st->k_norm->n == st->kv->n_kv_heads * dim);
     CHECK(!st->rope || st->rope->rotary_dim <= st->kv->head_dim);
 }
 static void cpu_linear(struct backend *be, const struct linear_op *op)
@@ -570,6 +609,7 @@ static void cpu_close(struct backend *be)
     for (int32_t i = 0; i < ANGLES_KEPT; i++) {
         free(cpu->angles[i].table);
         free(cpu->angles[i].positions);
+        free(cpu->angles[i].variants);
     }
     free(cpu->normed);
     free(cpu->product);

@@ -57,10 +57,13 @@ void ops_norm(const struct norm *norm, const float *x, float *y)
             y[i] = (x[i] - mean) * inverse * gain[i];
 }
 
-void ops_rope_angles(const struct rope *rope, int32_t position, float *cosines, float *sines)
+void ops_rope_angles(const struct rope *rope, int32_t variant, int32_t position, float *cosines,
+                     float *sines)
 {
-    for (int32_t i = 0; i < rope->rotary_dim / 2; i++) {
-        const float angle = (float)position * rope->inv_freq[i];
+    const int32_t half = rope->rotary_dim / 2;
+    const float *inv_freq = rope->inv_freq + (int64_t)variant * half;
+    for (int32_t i = 0; i < half; i++) {
+        const float angle = (float)position * inv_freq[i];
         cosines[i] = cosf(angle) * rope->scale;
         sines[i] = sinf(angle) * rope->scale;
     }

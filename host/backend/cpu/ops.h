@@ -9,9 +9,10 @@
  * sqrt(variance + epsilon) * gain + bias. RMS adds a bias too where there is one. */
 void ops_norm(const struct norm *norm, const float *x, float *y);
 
-/* cos and sin, both [rotary_dim / 2], of one position: the angle is rounded to float, as
- * transformers do it. */
-void ops_rope_angles(const struct rope *rope, int32_t position, float *cosines, float *sines);
+/* cos and sin, both [rotary_dim / 2], of one position in one variant: the angle is rounded to
+ * float, as transformers do it. */
+void ops_rope_angles(const struct rope *rope, int32_t variant, int32_t position, float *cosines,
+                     float *sines);
 /* Rotate the first rotary_dim features of one head in place. */
 void ops_rope(const struct rope *rope, const float *cosines, const float *sines, float *head);
 
@@ -26,6 +27,8 @@ struct ops_kernels {
                  float scale);
     /* GATE_SWIGLU_CLAMPED */
     void (*gate_clamped)(const float *gate, const float *up, float *y, int32_t n, float limit);
+    /* y[i] = act(x[i] * scale) */
+    void (*act)(enum gate kind, const float *x, float *y, int32_t n, float scale);
     /* x = cap * tanh(x * scale / cap) */
     void (*soft_cap)(float *x, int32_t n, float scale, float cap);
 };

@@ -71,6 +71,19 @@ SIMD_INLINE void gate_row(enum gate kind, const float *gate, const float *up, fl
         memcpy(y + i, g, bytes);
     }
 }
+static void act_any(enum gate kind, const float *x, float *y, int32_t n, float scale)
+{
+    const struct v16 by = v16_set1(scale);
+    int32_t i = 0;
+    for (; i + SIMD_LANES <= n; i += SIMD_LANES)
+        v16_store(y + i, act16(kind, v16_mul(v16_load(x + i), by)));
+    if (i < n) {
+        float lanes[SIMD_LANES] = { 0 };
+        memcpy(lanes, x + i, (size_t)(n - i) * sizeof *x);
+        v16_store(lanes, act16(kind, v16_mul(v16_load(lanes), by)));
+        memcpy(y + i, lanes, (size_t)(n - i) * sizeof *y);
+    }
+}
 static void gate_any(enum gate kind, const float *gate, const float *up, float *y, int32_t n,
                      float scale)
 {

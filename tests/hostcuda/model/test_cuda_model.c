@@ -175,7 +175,7 @@ static struct batch crowd_batch(struct crowd *c, int32_t n_seqs, int32_t from, i
 {
     struct batch batch = { .serial = batch_serial_next(), .n_groups = 1 };
     for (int32_t s = 0; s < n_seqs; s++) {
-        c->seqs[s] = (struct batch_seq){ s, batch.n_rows, to - from, from };
+        c->seqs[s] = (struct batch_seq){ s, batch.n_rows, to - from, from, 0 };
         for (int32_t p = 0; p < PAGES_EACH; p++)
             c->table[s * PAGES_EACH + p] = p * MANY + (s * 7 + 3) % MANY;
         for (int32_t k = from; k < to; k++) {

@@ -40,6 +40,13 @@ static char *config_text(const char *change)
     return text;
 }
 
+#define FAMILY(architecture, type)                                                                 \
+    "\"architectures\":[\"" architecture "ForCausalLM\"],\"model_type\":\"" type                   \
+    "\",\"num_key_value_heads\":4"
+#define PHI3(rope)                                                                                 \
+    FAMILY("Phi3", "phi3")                                                                         \
+    ",\"original_max_position_embeddings\":64,\"rope_scaling\":{" rope "}"
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -120,6 +127,56 @@ static void test_refused(void **state)
         { "rope_scaling is text", "\"rope_scaling\":\"linear\"", ERR_FORMAT, "rope_scaling" },
         { "a rotated part of the head", "\"partial_rotary_factor\":0.25", ERR_UNSUPPORTED,
           "partial_rotary_factor 0.25" },
+        { "an odd number of rotated features", FAMILY("GPTNeoX", "gpt_neox") ",\"rotary_pct\":0.29",
+          ERR_FORMAT, "9 of 32 features of a head are rotated" },
+        { "nothing rotated", FAMILY("StableLm", "stablelm") ",\"partial_rotary_factor\":0",
+          ERR_FORMAT, "0 of 32 features" },
+        { "a head too small for its part", FAMILY("Glm4", "glm4") ",\"head_dim\":2", ERR_FORMAT,
+          "1 of 2 features" },
+        { "more than whole heads", FAMILY("Glm4", "glm4") ",\"partial_rotary_factor\":1.5",
+          ERR_FORMAT, "partial_rotary_factor" },
+        { "longrope without its lists", PHI3("\"type\":\"longrope\""), ERR_FORMAT,
+          "rope_scaling.short_factor is missing" },
+        { "longrope with a short list", PHI3("\"type\":\"su\",\"short_factor\":[1,2]"), ERR_FORMAT,
+          "rope_scaling.short_factor must be a list of 16 numbers" },
+        { "longrope with a factor of zero",
+          PHI3("\"type\":\"longrope\",\"short_factor\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,0]"),
+          ERR_FORMAT, "rope_scaling.short_factor[15]" },
+        { "longrope that does not say from where on",
+          FAMILY("Phi3", "phi3") ",\"rope_scaling\":{\"type\":\"longrope\"}", ERR_FORMAT,
+          "original_max_position_embeddings" },
+        { "longrope from position 1 on",
+          FAMILY("Phi3", "phi3") ",\"rope_scaling\":{\"type\":\"longrope\","
+                                 "\"original_max_position_embeddings\":1}",
+          ERR_FORMAT, "original_max_position_embeddings above 1" },
+        { "no scalar of queries", FAMILY("Gemma2", "gemma2") ",\"query_pre_attn_scalar\":0",
+          ERR_FORMAT, "query_pre_attn_scalar" },
+        { "a negative soft cap", FAMILY("Gemma2", "gemma2") ",\"attn_logit_softcapping\":-4",
+          ERR_FORMAT, "attn_logit_softcapping" },
+        { "tokens that see what follows",
+          FAMILY("Gemma3", "gemma3_text") ",\"use_bidirectional_attention\":true", ERR_UNSUPPORTED,
+          "use_bidirectional_attention" },
+        { "a pattern of nothing", FAMILY("Gemma3", "gemma3_text") ",\"sliding_window_pattern\":0",
+          ERR_FORMAT, "sliding_window_pattern" },
+        { "logits divided by zero", FAMILY("Granite", "granite") ",\"logits_scaling\":0",
+          ERR_FORMAT, "logits_scaling" },
+        { "a multiplier as text", FAMILY("Granite", "granite") ",\"residual_multiplier\":\"big\"",
+          ERR_FORMAT, "residual_multiplier" },
+        { "a norm for every head", FAMILY("StableLm", "stablelm") ",\"qk_layernorm\":true",
+          ERR_UNSUPPORTED, "qk_layernorm" },
+        { "fewer KV heads in gpt_neox",
+          "\"architectures\":[\"GPTNeoXForCausalLM\"],"
+          "\"model_type\":\"gpt_neox\"",
+          ERR_UNSUPPORTED, "num_key_value_heads 2 of 4" },
+        { "a short list of layers without rope",
+          FAMILY("SmolLM3", "smollm3") ",\"no_rope_layers\":[1]", ERR_FORMAT,
+          "no_rope_layers must be a list of num_hidden_layers = 2" },
+        { "a layer with two ropes", FAMILY("SmolLM3", "smollm3") ",\"no_rope_layers\":[1,2]",
+          ERR_FORMAT, "no_rope_layers[1]" },
+        { "rope every zeroth layer", FAMILY("SmolLM3", "smollm3") ",\"no_rope_layer_interval\":0",
+          ERR_FORMAT, "no_rope_layer_interval" },
+        { "logits times nothing", FAMILY("Cohere2", "cohere2") ",\"logit_scale\":0", ERR_FORMAT,
+          "logit_scale" },
         { "layer_types of another length", "\"layer_types\":[\"full_attention\"]", ERR_FORMAT,
           "layer_types must be a list of num_hidden_layers = 2" },
         { "an unknown layer type", "\"layer_types\":[\"full_attention\",\"linear_attention\"]",
@@ -185,6 +242,31 @@ static void test_windows(void **state)
           2,
           { 16, 0, 16, 0 },
           4 },
+        { "gemma2: every other, from the first",
+          FAMILY("Gemma2", "gemma2") ",\"num_hidden_layers\":4,\"sliding_window\":16",
+          2,
+          { 16, 0, 16, 0 },
+          4 },
+        { "gemma3: all but each third",
+          FAMILY("Gemma3", "gemma3_text") ",\"num_hidden_layers\":4,\"sliding_window\":16,"
+                                          "\"sliding_window_pattern\":3",
+          2,
+          { 16, 16, 0, 16 },
+          4 },
+        { "cohere2 by layer_types",
+          FAMILY("Cohere2", "cohere2") ",\"num_hidden_layers\":3,\"sliding_window\":16,"
+                                       "\"layer_types\":[\"full_attention\",\"sliding_attention\","
+                                       "\"full_attention\"]",
+          2,
+          { 0, 16, 0 },
+          3 },
+        { "phi3 without one", FAMILY("Phi3", "phi3"), 1, { 0, 0 }, 2 },
+        { "smollm3: in layers without rope, when it is used",
+          FAMILY("SmolLM3", "smollm3") ",\"use_sliding_window\":true,\"sliding_window\":16,"
+                                       "\"no_rope_layers\":[1,0]",
+          2,
+          { 0, 16 },
+          2 },
     };
     static struct config config;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -246,6 +328,84 @@ static void test_fields(void **state)
     assert_true(c.ctx == 512 && c.ctx_limit == 2048);
 }
 
+/* What each family adds: defaults of absent keys, and keys of its own. */
+static void test_families(void **state)
+{
+    (void)state;
+    static struct config c;
+    struct err err = { 0 };
+#define READ(change)                                                                               \
+    do {                                                                                           \
+        const char *json = config_text(change);                                                    \
+        assert_ok(config_read(&c, json, strlen(json), &err), &err);                                \
+    } while (0)
+    READ(FAMILY("Gemma2", "gemma2") ",\"query_pre_attn_scalar\":64");
+    assert_true(c.norms == NORMS_GEMMA && c.norm_plus_one && c.tied && c.head_dim == 256);
+    assert_true(c.gate == GATE_GELU_TANH && c.embed_scale == sqrtf(128));
+    assert_true(c.attend_scale == 0.125f && c.attend_soft_cap == 50 && c.logit_soft_cap == 30);
+    READ(FAMILY("Gemma2", "gemma2") ",\"attn_logit_softcapping\":null,"
+                                    "\"final_logit_softcapping\":8");
+    assert_true(c.attend_soft_cap == 0 && c.logit_soft_cap == 8);
+
+    READ(FAMILY("Gemma3", "gemma3_text") ",\"sliding_window_pattern\":2,\"rope_scaling\":"
+                                         "{\"rope_type\":\"linear\",\"factor\":8}");
+    assert_true(c.layers[0].rope == LAYER_ROPE_LOCAL && c.layers[1].rope == LAYER_ROPE);
+    assert_true(c.rope.theta == 1e6 && c.rope.kind == ROPE_LINEAR && c.qk_norm == QK_NORM_HEAD);
+    assert_true(c.rope_local.theta == 1e4 && c.rope_local.kind == ROPE_DEFAULT);
+    READ(FAMILY("Gemma3", "gemma3_text") ",\"rope_parameters\":{\"full_attention\":{\"rope_type\":"
+                                         "\"linear\",\"factor\":4,\"rope_theta\":5e5},"
+                                         "\"sliding_attention\":{\"rope_theta\":2e4}}");
+    assert_true(c.rope.theta == 5e5 && c.rope.factor == 4 && c.rope_local.theta == 2e4);
+
+    READ(
+        FAMILY("Phi3", "phi3") ",\"max_position_embeddings\":256,\"rope_scaling\":{\"type\":\"su\","
+                               "\"original_max_position_embeddings\":64,\"short_factor\":[1,1,1,1],"
+                               "\"long_factor\":[2,4,8,16]},\"partial_rotary_factor\":0.25");
+    assert_true(c.fused_qkv && c.fused_gate && c.rope.kind == ROPE_LONG && c.rope.dim == 8);
+    assert_true(rope_border(&c.rope) == 64 && c.ctx == 256 && c.rope.factor == 4);
+    assert_true(c.rope.factors[0][3] == 1 && c.rope.factors[1][3] == 16);
+
+    READ(FAMILY("Olmo2", "olmo2"));
+    assert_true(c.norms == NORMS_POST && c.qk_norm == QK_NORM_ROW && c.norm_epsilon == 1e-5f);
+
+    READ(FAMILY("Granite", "granite") ",\"logits_scaling\":4,\"residual_multiplier\":0.5,"
+                                      "\"embedding_multiplier\":12,\"logit_scale\":7");
+    assert_true(c.logit_scale == 0.25f && c.residual_scale == 0.5f && c.embed_scale == 12);
+    assert_true(c.attend_scale == 1); /* not 1 / sqrt(head_dim) */
+
+    READ(FAMILY("Starcoder2", "starcoder2"));
+    assert_true(c.plain_mlp && c.norm == NORM_LAYER && c.norm_bias && c.gate == GATE_GELU_TANH);
+    assert_true(c.qkv_bias && c.o_bias && c.mlp_bias && c.windows[0] == 0);
+    READ(FAMILY("Starcoder2", "starcoder2") ",\"use_bias\":false,\"norm_epsilon\":1e-3");
+    assert_true(!c.qkv_bias && !c.mlp_bias && c.norm_epsilon == 1e-3f);
+
+    READ(FAMILY("StableLm", "stablelm") ",\"use_qkv_bias\":true,\"use_parallel_residual\":true");
+    assert_true(c.qkv_bias && !c.o_bias && c.parallel && c.norms == NORMS_SHARED);
+    assert_true(c.rope.dim == 8);
+
+    READ(FAMILY("GPTNeoX", "gpt_neox") ",\"rotary_pct\":0.5,\"rotary_emb_base\":2e4,"
+                                       "\"use_parallel_residual\":false");
+    assert_true(c.naming == NAMING_NEOX && c.mlp_bias && !c.parallel && c.norms == NORMS_PRE);
+    assert_true(c.rope.dim == 16 && c.rope.theta == 2e4 && c.gate == GATE_GELU);
+
+    READ(FAMILY("SmolLM3", "smollm3") ",\"no_rope_layer_interval\":2");
+    assert_true(c.layers[0].rope == LAYER_ROPE && c.layers[1].rope == LAYER_ROPE_NONE);
+    assert_true(c.rope.theta == 2e6 && c.tied);
+
+    READ(FAMILY("Glm4", "glm4") ",\"head_dim\":32");
+    assert_true(c.norms == NORMS_GLM && c.fused_gate && !c.fused_qkv && c.qkv_bias && !c.o_bias);
+    assert_true(c.rope.interleaved && c.rope.dim == 16 && c.norm_epsilon == 1.5625e-7f);
+
+    READ(FAMILY("Cohere2", "cohere2") ",\"sliding_window_pattern\":2");
+    assert_true(c.parallel && c.norms == NORMS_SHARED && c.norm == NORM_LAYER && !c.norm_bias);
+    assert_true(c.layers[0].rope == LAYER_ROPE && c.layers[1].rope == LAYER_ROPE_NONE);
+    assert_true(c.rope.interleaved && c.logit_scale == 0.0625f);
+
+    READ(FAMILY("BitNet", "bitnet"));
+    assert_true(c.sub_norms && c.gate == GATE_RELU2 && c.rope.theta == 5e5);
+#undef READ
+}
+
 /* Where a context ends: dynamic stops where its frequencies would begin to change. */
 static void test_positions(void **state)
 {
@@ -290,6 +450,8 @@ static double frequency(const struct rope_config *r, int32_t i)
     const double plain = pow(r->theta, -2.0 * i / r->dim);
     if (r->kind == ROPE_LINEAR)
         return plain / r->factor;
+    if (r->kind == ROPE_LONG)
+        return plain / (double)r->factors[0][i];
     if (r->kind == ROPE_LLAMA3) {
         const double turns = r->original * plain / (2 * M_PI); /* over the original length */
         double smooth = (turns - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
@@ -378,9 +540,17 @@ static void test_frequencies(void **state)
             .truncate = true,
             .attention_factor = 0.5 },
           0.5 },
+        { "longrope", /* sqrt(1 + ln 32 / ln 4096) */
+          { .kind = ROPE_LONG,
+            .theta = 10000,
+            .dim = 8,
+            .factor = 32,
+            .original = 4096,
+            .factors = { { 1, 1.5f, 2, 3 }, { 4, 8, 16, 64 } } },
+          1.1902380714238083 },
     };
     for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
-        float found[64], scale;
+        float found[2 * 64], scale;
         rope_frequencies(&rows[k].rope, found, &scale);
         for (int32_t i = 0; i < rows[k].rope.dim / 2; i++) {
             const double wanted = frequency(&rows[k].rope, i);
@@ -388,6 +558,9 @@ static void test_frequencies(void **state)
                 fail_msg("%s: pair %d is %.9g, want %.9g", rows[k].sentence, i, (double)found[i],
                          wanted);
         }
+        for (int32_t i = 0; rope_variants(&rows[k].rope) > 1 && i < rows[k].rope.dim / 2; i++)
+            assert_true(fabsf(found[rows[k].rope.dim / 2 + i] * rows[k].rope.factors[1][i] -
+                              found[i] * rows[k].rope.factors[0][i]) <= 1e-6f * found[i]);
         if (fabs((double)scale - rows[k].scale) > 1e-6)
             fail_msg("%s: scale %.9g", rows[k].sentence, (double)scale);
     }
@@ -421,9 +594,10 @@ static void test_dummies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),     cmocka_unit_test(test_windows),
-        cmocka_unit_test(test_fields),      cmocka_unit_test(test_positions),
-        cmocka_unit_test(test_frequencies), cmocka_unit_test(test_dummies),
+        cmocka_unit_test(test_refused),   cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_fields),    cmocka_unit_test(test_families),
+        cmocka_unit_test(test_positions), cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_dummies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
