@@ -136,7 +136,8 @@ void batch_build_fill(struct batch_build *build, const struct plan *plan, const 
         build->seqs[i] = (struct batch_seq){ .slot = item->slot,
                                              .first_row = row,
                                              .n_rows = item->n_rows,
-                                             .first_position = item->first };
+                                             .first_position = item->first,
+                                             .rope_variant = seq->kind.rope_variant };
         fill_logit_rows(build, item, row);
         for (int32_t k = 0; k < item->n_rows; k++, row++) {
             int32_t position = item->first + k;

@@ -49,6 +49,7 @@ bool core_open(struct core *core, const struct engine_device *device,
     if (!scheduler_init(&core->scheduler, &core->pool, cache, options->max_seqs, options->ctx,
                         options->logit_rows_max, err))
         goto fail;
+    core->scheduler.rope_border = device->rope_border;
     for (int32_t i = 0; i < n_steps; i++) {
         struct core_step *step = &core->steps[i];
         step->ends = calloc((size_t)options->max_seqs, sizeof *step->ends);

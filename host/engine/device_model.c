@@ -38,6 +38,7 @@ struct engine_device engine_device_of_model(struct engine_model_device *device)
         .self = device,
         .vocab = device->model->vocab,
         .n_groups = kv->n_groups,
+        .rope_border = rope_border(&device->model->config.rope),
         .n_steps = device->model->be->steps_max,
         .launch = launch,
         .collect = collect,

@@ -21,6 +21,9 @@ struct engine_device {
     int32_t n_groups;               /* KV groups */
     int32_t windows[KV_GROUPS_MAX]; /* 0: full */
     int32_t n_pages[KV_GROUPS_MAX];
+    /* Sequences of more tokens than this have batch_seq.rope_variant 1, from their first token on;
+     * 0: none have. */
+    int32_t rope_border;
     /* Steps that may be launched and not yet collected, 1 or 2. They run in order. */
     int32_t n_steps;
     /* Forward pass and sampling of one batch. rows[i].logit_row indexes the batch's logit rows.

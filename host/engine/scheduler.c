@@ -143,13 +143,24 @@ static void unplan(struct scheduler *s, struct seq *seq)
     seq->item = -1;
 }
 
+/* Nothing of it is computed any longer; rows in flight count for nothing. */
+static void forget(struct scheduler *s, struct seq *seq)
+{
+    kv_pool_drop(s->pool, seq->slot);
+    seq->epoch++;
+    seq->planned = seq->computed = 0;
+}
+
+static int32_t rope_variant_of(const struct scheduler *s, const struct seq *seq)
+{
+    return s->rope_border > 0 && seq->known > s->rope_border;
+}
+
 static void preempt(struct scheduler *s, struct seq *seq)
 {
     if (seq->item >= 0)
         unplan(s, seq);
-    kv_pool_drop(s->pool, seq->slot);
-    seq->epoch++;
-    seq->planned = seq->computed = 0;
+    forget(s, seq);
     s->counts.preemptions++;
     s->preempted = true;
 }
@@ -262,6 +273,7 @@ static bool start(struct scheduler *s, struct seq *seq)
 {
     struct prefix_hit hit = { 0 };
     bool looks_up = s->cache && (!seq->scores || seq->n_scored >= seq->n_prompt);
+    seq->kind.rope_variant = rope_variant_of(s, seq);
     int32_t n_lookup = seq->known - 1 < seq->n_tokens ? seq->known - 1 : seq->n_tokens;
     if (looks_up) /* the last known token, and those in flight, are to be computed in any case */
         prefix_cache_find(s->cache, &seq->kind, seq->tokens, n_lookup + 1, &hit);
@@ -386,6 +398,8 @@ bool scheduler_plan(struct scheduler *s, struct plan *plan, int32_t step_tokens,
     s->now_ns = now_ns;
     for (int32_t i = 0; i < s->n_live; i++) {
         struct seq *seq = s->order[i];
+        if (is_running(seq) && seq->kind.rope_variant != rope_variant_of(s, seq))
+            forget(s, seq); /* it starts again with the keys of a longer one */
         if (seq_has_room(seq))
             seq->blocked_ns = 0;
         else if (!seq->blocked_ns)

@@ -20,6 +20,9 @@
  * Pages. When a running sequence gets no page, others are preempted until it does: first those
  * whose reader is slow, then the last in order, if that is behind it. A preempted sequence loses
  * its pages (they stay findable), has computed = 0, and keeps its tokens and its slot.
+ * Where keys depend on the sequence's length (rope_border: longrope), a sequence that comes to know
+ * more tokens than that is started again in the same way, with keys of the other kind: its pages
+ * have other names, so what longer sequences have computed can be hit.
  * The first in order can take every page, and what could not live in an empty pool was refused at
  * submit: so somebody always progresses.
  *
@@ -65,6 +68,8 @@ struct scheduler {
     struct kv_pool *pool;       /* borrowed */
     struct prefix_cache *cache; /* borrowed, or NULL */
     int32_t n_slots, ctx, logit_rows_max;
+    int32_t rope_border; /* sequences that know more tokens have rope variant 1; 0: none. Set after
+                            init, before the first plan */
     int32_t *tokens;     /* [n_slots][ctx] */
     struct seq **slots;  /* [n_slots] who is there, or NULL */
     int32_t *free_slots; /* [n_slots] a stack */

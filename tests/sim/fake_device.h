@@ -44,6 +44,7 @@ struct fake_device {
     const uint64_t *salts;                  /* [n_seqs of the batch], or NULL: all zero */
     int64_t n_steps, fail_at;               /* the step that fails, from 1; 0: none */
     bool fail_by_token;                     /* by token -1 instead of false */
+    int32_t rope_border; /* of what it says it is; "keys" of other variants do not chain */
     void (*on_step)(struct fake_device *device, const struct batch *batch);
     void *context;
     int32_t depth;               /* steps at once: 1 (0 too), or 2: runs late */
@@ -61,9 +62,9 @@ static inline uint64_t fake_mix(uint64_t hash, uint64_t value)
     hash *= 0xc4ceb9fe1a85ec53u;
     return hash ^ hash >> 29;
 }
-static inline uint64_t fake_root(uint64_t salt)
+static inline uint64_t fake_root(uint64_t salt, int32_t rope_variant)
 {
-    return fake_mix(0x6e6962626c65u, salt);
+    return fake_mix(fake_mix(0x6e6962626c65u, salt), (uint64_t)rope_variant);
 }
 static inline bool fake_is_in(const int32_t *list, int32_t n, int32_t token)
 {
@@ -158,7 +159,7 @@ static inline bool fake_run_seq(struct fake_device *device, const struct batch *
                                 uint64_t *hashes, struct err *err)
 {
     const struct batch_seq *s = &batch->seqs[seq];
-    uint64_t root = fake_root(device->salts ? device->salts[seq] : 0);
+    uint64_t root = fake_root(device->salts ? device->salts[seq] : 0, s->rope_variant);
     uint64_t hash = root;
     if (s->first_position > 0)
         hash = fake_cell_at(device, batch, 0, seq, s->first_position - 1)->hash;
@@ -198,8 +199,10 @@ static inline bool fake_step(void *self, const struct batch *batch, const struct
         return err_set(err, ERR_DEVICE, "fault at step %lld", (long long)device->n_steps);
     /* Before anything is written: pages of earlier steps only may be relied on. */
     for (int32_t seq = 0; seq < batch->n_seqs; seq++)
-        if (!fake_check_view(device, batch, seq, batch->seqs[seq].first_position,
-                             fake_root(device->salts ? device->salts[seq] : 0), err))
+        if (!fake_check_view(
+                device, batch, seq, batch->seqs[seq].first_position,
+                fake_root(device->salts ? device->salts[seq] : 0, batch->seqs[seq].rope_variant),
+                err))
             return false;
     for (int32_t seq = 0; seq < batch->n_seqs; seq++)
         if (!fake_run_seq(device, batch, seq, hashes, err))
@@ -316,6 +319,7 @@ static inline struct engine_device fake_engine_device(struct fake_device *device
         .self = device,
         .vocab = FAKE_VOCAB,
         .n_groups = device->n_groups,
+        .rope_border = device->rope_border,
         .n_steps = device->depth == 2 ? 2 : 1,
         .launch = fake_launch,
         .collect = fake_collect,
@@ -325,18 +329,27 @@ static inline struct engine_device fake_engine_device(struct fake_device *device
     return out;
 }
 
+/* The prefix hash of the prompt and n_output tokens, in the variant of their number. */
+static inline uint64_t fake_prefix(const struct request *r, const int32_t *output, int32_t n_output,
+                                   int32_t rope_border)
+{
+    int32_t n = r->n_prompt + n_output;
+    uint64_t hash = fake_root(r->salt, rope_border > 0 && n > rope_border);
+    for (int32_t i = 0; i < n; i++)
+        hash = fake_mix(hash, (uint64_t)(i < r->n_prompt ? r->prompt[i] : output[i - r->n_prompt]));
+    return hash;
+}
+
 /* The one right answer of sequence `index`: tokens[0..returned), how it ends, and with what. */
-static inline int32_t fake_answer(const struct request *r, int32_t index, int32_t *tokens,
-                                  enum finish *finish, int32_t *finish_token)
+static inline int32_t fake_answer(const struct request *r, int32_t index, int32_t rope_border,
+                                  int32_t *tokens, enum finish *finish, int32_t *finish_token)
 {
     int32_t eos = FAKE_EOS, banned[64], n_banned = 0;
     if (!r->ignore_eos)
         banned[n_banned++] = eos;
     for (int32_t i = 0; i < r->n_stop_tokens; i++)
         banned[n_banned++] = r->stop_tokens[i];
-    uint64_t hash = fake_root(r->salt);
-    for (int32_t i = 0; i < r->n_prompt; i++)
-        hash = fake_mix(hash, (uint64_t)r->prompt[i]);
+    uint64_t hash = fake_prefix(r, tokens, 0, rope_border);
     *finish = FINISH_LENGTH;
     *finish_token = -1;
     for (int32_t n = 0; n < r->max_tokens; n++) {
@@ -348,7 +361,10 @@ static inline int32_t fake_answer(const struct request *r, int32_t index, int32_
             return n;
         }
         tokens[n] = token;
-        hash = fake_mix(hash, (uint64_t)token);
+        if (r->n_prompt + n == rope_border) /* one more: all of it anew */
+            hash = fake_prefix(r, tokens, n + 1, rope_border);
+        else
+            hash = fake_mix(hash, (uint64_t)token);
     }
     return r->max_tokens;
 }

@@ -19,47 +19,54 @@ struct situation {
     int32_t prompt_max, output_max, seqs_max; /* of a request */
     int32_t arrive, cancel, slow, dead; /* in a thousand: a tick, a tick, a request, likewise */
     int32_t priorities;
+    int32_t rope_border;
 };
 /* clang-format off */
 static const struct situation situations[] = {
     /*                                   groups windows      pages      slots rows chunk logit lag
-     *         cache  prompt output seqs  arrive cancel slow dead  priorities */
+     *         cache  prompt output seqs  arrive cancel slow dead  priorities border */
     { "roomy, one group",                  1, { 0 },     { 400 },     16, 64, 32, 32, 1,
-      true,  100,  30, 1,  300,   0,   0,   0,  1 },
+      true,  100,  30, 1,  300,   0,   0,   0,  1, 0 },
     { "roomy, commit lags",                1, { 0 },     { 400 },     16, 64, 32, 32, 2,
-      true,  100,  30, 1,  300,   0,   0,   0,  1 },
+      true,  100,  30, 1,  300,   0,   0,   0,  1, 0 },
     { "tiny pool",                         1, { 0 },     { 10 },       8, 32, 16, 16, 1,
-      true,  100,  50, 2,  300,  10,  50,   5,  1 },
+      true,  100,  50, 2,  300,  10,  50,   5,  1, 0 },
     { "tiny pool, commit lags",            1, { 0 },     { 10 },       8, 32, 16, 16, 2,
-      true,  100,  50, 2,  300,  10,  50,   5,  1 },
+      true,  100,  50, 2,  300,  10,  50,   5,  1, 0 },
     { "full and window groups",            2, { 0, 24 }, { 60, 24 },   8, 48, 24, 16, 1,
-      true,  110,  40, 3,  300,  10,  50,   5,  1 },
+      true,  110,  40, 3,  300,  10,  50,   5,  1, 0 },
     { "full and window groups, lag",       2, { 0, 24 }, { 60, 24 },   8, 48, 24, 16, 2,
-      true,  110,  40, 3,  300,  10,  50,   5,  1 },
+      true,  110,  40, 3,  300,  10,  50,   5,  1, 0 },
     { "window of 17, pool of the least",   2, { 0, 17 }, { 10, 2 },    4, 24, 16,  8, 2,
-      true,  100,  50, 2,  200,  10,  50,   5,  1 },
+      true,  100,  50, 2,  200,  10,  50,   5,  1, 0 },
     { "window of 16 first, then full",     2, { 16, 0 }, { 12, 30 },   6, 40, 16,  8, 2,
-      true,  100,  50, 2,  200,  10,  50,   5,  2 },
+      true,  100,  50, 2,  200,  10,  50,   5,  2, 0 },
     { "window alone",                      1, { 40 },    { 16 },       6, 40, 20,  8, 1,
-      true,  100,  50, 2,  200,  10,  50,   5,  1 },
+      true,  100,  50, 2,  200,  10,  50,   5,  1, 0 },
     { "no prefix cache",                   2, { 0, 24 }, { 30, 16 },   8, 48, 24, 16, 2,
-      false, 100,  40, 3,  300,  10,  50,   5,  1 },
+      false, 100,  40, 3,  300,  10,  50,   5,  1, 0 },
     { "more streams than rows",            1, { 0 },     { 200 },     24,  6,  3,  4, 1,
-      true,   40,  30, 2,  300,   5,  20,   2,  1 },
+      true,   40,  30, 2,  300,   5,  20,   2,  1, 0 },
     { "more streams than rows, lag",       1, { 0 },     { 200 },     24,  6,  3,  4, 2,
-      true,   40,  30, 2,  300,   5,  20,   2,  1 },
+      true,   40,  30, 2,  300,   5,  20,   2,  1, 0 },
     { "two rows a step, two logit rows",   1, { 0 },     { 40 },       5,  2,  1,  2, 2,
-      true,   30,  12, 2,  150,   5,  20,   2,  1 },
+      true,   30,  12, 2,  150,   5,  20,   2,  1, 0 },
     { "many sequences a request",          1, { 0 },     { 80 },      16, 64, 32, 24, 2,
-      true,   90,  20, 9,  120,  10,  50,   5,  1 },
+      true,   90,  20, 9,  120,  10,  50,   5,  1, 0 },
     { "long answers, few pages",           1, { 0 },     { 30 },      12, 48, 24, 16, 2,
-      true,   20, 130, 2,  200,   5,  20,   2,  1 },
+      true,   20, 130, 2,  200,   5,  20,   2,  1, 0 },
     { "slow readers everywhere",           2, { 0, 24 }, { 40, 24 },  12, 48, 24, 16, 2,
-      true,   80,  60, 2,  300,   5, 600, 150,  1 },
+      true,   80,  60, 2,  300,   5, 600, 150,  1, 0 },
     { "three priorities",                  1, { 0 },     { 24 },       8, 48, 24, 16, 2,
-      true,  100,  40, 2,  300,  10,  50,   5,  3 },
+      true,  100,  40, 2,  300,  10,  50,   5,  3, 0 },
     { "cancels like rain",                 2, { 0, 24 }, { 24, 12 },   8, 48, 24, 16, 2,
-      true,  100,  50, 3,  400, 400,  50,   5,  2 },
+      true,  100,  50, 3,  400, 400,  50,   5,  2, 0 },
+    { "keys change at 48 tokens",          1, { 0 },     { 60 },       8, 48, 24, 16, 1,
+      true,   90,  60, 3,  300,  10,  50,   5,  1, 48 },
+    { "keys change at 55, lag",            2, { 0, 24 }, { 60, 24 },   8, 48, 24, 16, 2,
+      true,   90,  60, 3,  300,  10,  50,   5,  2, 55 },
+    { "keys change at 33, tiny pool, lag", 1, { 0 },     { 10 },       8, 32, 16, 16, 2,
+      true,   60,  80, 2,  300,  10,  50,   5,  1, 33 },
 };
 /* clang-format on */
 
@@ -89,7 +96,7 @@ struct sim {
         uint64_t serial;
         uint32_t epoch;
         int32_t to_go;
-        bool running, planned;
+        bool running, planned, crosses; /* crosses: it will start again with other keys */
     } before[64];
     struct core_step *pending;
     int64_t n_ticks, n_cancelled, n_slow_cut;
@@ -205,9 +212,10 @@ static void read_events(struct sim *sim, struct client *c, int32_t seq, int32_t 
     }
 }
 
-static void check_scores(const struct request *r)
+static void check_scores(const struct sim *sim, const struct request *r)
 {
-    uint64_t hash = fake_root(r->salt);
+    const int32_t border = sim->at->rope_border;
+    uint64_t hash = fake_root(r->salt, border > 0 && r->n_prompt > border);
     for (int32_t i = 1; i < r->n_prompt; i++) {
         hash = fake_mix(hash, (uint64_t)r->prompt[i - 1]);
         float wanted = fake_logprob(hash, r->prompt[i]);
@@ -231,7 +239,7 @@ static void end_client(struct sim *sim, struct client *c)
         assert_int_equal(c->n_done[i], 1);
         int32_t wanted[CTX], finish_token;
         enum finish finish;
-        int32_t n = fake_answer(r, i, wanted, &finish, &finish_token);
+        int32_t n = fake_answer(r, i, sim->at->rope_border, wanted, &finish, &finish_token);
         if (c->finish[i] == FINISH_CANCELLED) {
             assert_true(c->was_cancelled || c->read_chance < 1000);
             sim->n_slow_cut += !c->was_cancelled;
@@ -246,7 +254,7 @@ static void end_client(struct sim *sim, struct client *c)
         free(c->got[i]);
     }
     if (r->prompt_logprobs && whole)
-        check_scores(r);
+        check_scores(sim, r);
     sim->n_cancelled += c->was_cancelled;
     run_close(r);
     request_close(r);
@@ -289,14 +297,21 @@ static void collect_done(struct sim *sim)
 
 /* ---- what a plan must be ---- */
 
+static bool crosses(const struct sim *sim, const struct seq *seq)
+{
+    const int32_t border = sim->at->rope_border;
+    return border > 0 && seq->known > border && seq->kind.rope_variant == 0 && seq->planned > 0;
+}
+
 static void before_plan(struct sim *sim)
 {
     const struct scheduler *s = &sim->core.scheduler;
     memset(sim->before, 0, sizeof sim->before);
     for (int32_t i = 0; i < s->n_live; i++) {
         const struct seq *seq = s->order[i];
-        sim->before[seq->slot] = (struct seq_before_plan){ seq->serial, seq->epoch, seq_to_go(seq),
-                                                           seq->planned > 0, false };
+        sim->before[seq->slot] =
+            (struct seq_before_plan){ seq->serial,      seq->epoch, seq_to_go(seq),
+                                      seq->planned > 0, false,      crosses(sim, seq) };
     }
 }
 
@@ -327,7 +342,7 @@ static void check_plan(struct sim *sim, const struct plan *plan)
         assert_true(item->seq->index == 0 || item->seq->run->seqs[0].prompt_computed);
         if (!known)
             *before = (struct seq_before_plan){ .serial = item->serial };
-        n_ones += known && before->running && before->to_go == 1;
+        n_ones += known && before->running && before->to_go == 1 && !before->crosses;
         before->planned = true;
         n_rows += item->n_rows;
         n_logit_rows += item->n_score + item->draws;
@@ -355,7 +370,7 @@ static void check_order(struct sim *sim, const struct plan *plan)
         if (before->serial == seq->serial && before->planned)
             first = false;
         if (before->serial != seq->serial || !before->running || before->to_go == 0 ||
-            seq->blocked_ns || before->planned)
+            seq->blocked_ns || before->planned || before->crosses)
             continue;
         if (crowded) /* taking turns: but nobody is left out for long */
             assert_true(plan->serial - seq->last_plan < 400);
@@ -440,6 +455,7 @@ static uint64_t run(const struct situation *at, uint64_t seed, int32_t n_request
             sim->families[f][i] = f > 0 && i < 32 * (f % 3) ? sim->families[f - 1][i]
                                                             : (int32_t)below(sim, FAKE_VOCAB);
     fake_device_init(&sim->device, at->n_groups, at->windows, at->n_pages, at->n_slots);
+    sim->device.rope_border = at->rope_border;
     struct engine_device device = fake_engine_device(&sim->device);
     int32_t eos = FAKE_EOS;
     struct engine_options options = { .ctx = CTX,
