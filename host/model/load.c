@@ -190,7 +190,10 @@ static bool shape_blocks(const struct plan *plan, const char *name, enum dtype s
     shape->symmetric = form.symmetric;
     shape->kind = form.kind;
     shape->mins = form.mins;
-    shape->layout = form.kind == CODE_INT && !form.mins
+    /* One group a block: its scale is the fp16 of the file, which tiled layouts hold; products of
+     * two numbers (K-quants) they would round. */
+    const bool f16_scales = form.group == dtype_block(stored);
+    shape->layout = form.kind == CODE_INT && !form.mins && f16_scales
                         ? backend_layout(be, form.bits, form.group, shape->n_in)
                         : LAYOUT_CODES;
     if (be->f64 && shape->layout == LAYOUT_CODES)
