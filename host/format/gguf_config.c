@@ -565,6 +565,8 @@ bool gguf_config_text(const struct gguf_model *model, const struct gguf_arch *ar
     put_text(w, "hidden_act", arch->hidden_act != NULL ? arch->hidden_act : "silu");
     if (strncmp(w->arch, "gemma", 5) == 0)
         put_text(w, "hidden_activation", arch->hidden_act);
+    if (arch->flags & GGUF_GAINS)
+        put_bool(w, "norm_weight_is_gain", true);
     put_bool(w, "tie_word_embeddings", gguf_model_tensor(model, "output.weight") == NULL);
     /* transformers' names differ by family; config.c reads the one it wants. */
     if (arch->flags & GGUF_LAYER_NORM) {

@@ -239,7 +239,7 @@ static bool read_norms(struct config *c, const struct family *family, const stru
 {
     double epsilon = family->epsilon != 0 ? family->epsilon : 1e-6;
     const char *key = family->epsilon_key != NULL ? family->epsilon_key : "rms_norm_eps";
-    bool qk_layernorm = false;
+    bool qk_layernorm = false, is_gain = false; /* is_gain: gguf_config.c says so, nobody else */
     if (!json_opt_double(root, key, 0, 1, &epsilon, err))
         return false;
     c->norm = family->norm;
@@ -247,6 +247,9 @@ static bool read_norms(struct config *c, const struct family *family, const stru
     c->norms = family->norms;
     c->norm_bias = family->norm_bias;
     c->norm_plus_one = family->norm_plus_one;
+    if (c->norm_plus_one && !json_opt_bool(root, "norm_weight_is_gain", &is_gain, err))
+        return false;
+    c->norm_plus_one = c->norm_plus_one && !is_gain;
     c->sub_norms = family->sub_norms;
     c->qk_norm = family->qk_norm;
     c->parallel = family->parallel;

@@ -33,7 +33,7 @@ const struct family FAMILIES[] = {
       .rope = { .theta = 1e6, .per_layer = true }, .keys = KEYS_GEMMA },
     { NAMED("Phi3ForCausalLM", "phi3"), .positions_default = 4096, .epsilon = 1e-5,
       .fused_qkv = true, .fused_gate = true, .window = WINDOW_EVERY,
-      .rope = { .partial = 1, .longrope = true } },
+      .rope = { .partial = 1, .yarn_is_long = true } },
     { NAMED("Olmo2ForCausalLM", "olmo2"), .positions_default = 2048, .qkv_bias = BIAS_ASKED,
       .o_bias = BIAS_ASKED, .norms = NORMS_POST, .epsilon = 1e-5, .qk_norm = QK_NORM_ROW },
     { NAMED("GraniteForCausalLM", "granite"), .positions_default = 2048, .qkv_bias = BIAS_ASKED,

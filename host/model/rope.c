@@ -40,16 +40,16 @@ static bool read_kind(struct rope_config *rope, const struct json_ref *dict,
             return err_set(err, ERR_UNSUPPORTED, "rope parameters per layer type (\"%s\")",
                            item.key);
     /* What Phi-3 called it at first. */
-    if (rules->longrope && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0))
+    if (rules->yarn_is_long && (strcmp(name, "su") == 0 || strcmp(name, "yarn") == 0))
         name = "longrope";
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
-        if (strcmp(KINDS[i].name, name) == 0 && (KINDS[i].kind != ROPE_LONG || rules->longrope)) {
+        if (strcmp(KINDS[i].name, name) == 0) {
             rope->kind = KINDS[i].kind;
             return true;
         }
     return err_set(err, ERR_UNSUPPORTED,
-                   "rope_type \"%s\"; supported: default, linear, dynamic, llama3, yarn%s", name,
-                   rules->longrope ? ", longrope" : "");
+                   "rope_type \"%s\"; supported: default, linear, dynamic, llama3, yarn, longrope",
+                   name);
 }
 
 static bool need(const struct json_ref *dict, const char *key, double low, double high,
@@ -322,7 +322,9 @@ static void scale_yarn(const struct rope_config *rope, float *inv_freq, float *s
 
 int32_t rope_border(const struct rope_config *rope)
 {
-    return rope->kind == ROPE_LONG ? rope->original : 0;
+    const size_t bytes = (size_t)(rope->dim / 2) * sizeof rope->factors[0][0];
+    const bool differ = memcmp(rope->factors[0], rope->factors[1], bytes) != 0;
+    return rope->kind == ROPE_LONG && differ ? rope->original : 0;
 }
 
 /* cos and sin grow with the stretch (LongRoPE, section 3.3). */

@@ -40,9 +40,10 @@ struct rope_rules {
     double
         partial; /* absent partial_rotary_factor; 0: whole heads, and other factors are refused */
     const char *theta_key,
-        *partial_key;           /* more names of these two beside the dictionary, or NULL */
-    bool interleaved, longrope; /* longrope: allowed */
-    bool per_layer;             /* a dictionary per layer type is allowed */
+        *partial_key; /* more names of these two beside the dictionary, or NULL */
+    bool interleaved;
+    bool yarn_is_long; /* "su" and "yarn" are early names of longrope */
+    bool per_layer;    /* a dictionary per layer type is allowed */
 };
 enum rope_layers { ROPE_LAYERS_FULL, ROPE_LAYERS_SLIDING };
 const char *rope_name(enum rope_kind kind);
