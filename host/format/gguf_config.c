@@ -236,17 +236,12 @@ static bool copy_member(const struct writer *w, const char *from, const char *to
     return true;
 }
 
-/* Divisors that the writer has worked out (llama 3's scheme), one set for all lengths: a longrope
- * whose border is never crossed, and that scales nothing. */
-static bool put_divisors(const struct writer *w, int64_t positions)
+/* What frequencies are divided by, as the writer has worked it out (llama 3's scheme). */
+static bool put_divisors(const struct writer *w)
 {
     put_key(w, "rope_scaling");
-    buf_printf(w->out,
-               "{\"rope_type\": \"longrope\", \"factor\": 1, \"attention_factor\": 1, "
-               "\"original_max_position_embeddings\": %lld",
-               (long long)positions);
-    if (!put_factors(w, "short_factor", "rope_freqs.weight") ||
-        !put_factors(w, "long_factor", "rope_freqs.weight"))
+    buf_puts(w->out, "{\"rope_type\": \"divisors\"");
+    if (!put_factors(w, "divisors", "rope_freqs.weight"))
         return false;
     buf_puts(w->out, "}");
     return true;
@@ -298,7 +293,7 @@ static bool put_scaling(const struct writer *w, int64_t positions)
     if (gguf_model_tensor(w->model, "rope_factors_long.weight") != NULL)
         return put_longrope(w, positions);
     if (gguf_model_tensor(w->model, "rope_freqs.weight") != NULL)
-        return put_divisors(w, positions);
+        return put_divisors(w);
     if (type == NULL && linear != 0) {
         type = "linear";
         length = 6;

@@ -22,11 +22,11 @@ static const struct {
     { "llama-TQ2_0", true, false },       { "llama-F16", false, false },
     { "llama-BF16", false, false },       { "llama-tool-IQ4_XS", true, false },
     { "llama-tool-Q3_K_M", true, false }, { "llama-tool-Q4_K_M", false, false },
-    { "llama3rope-F16", true, true },     { "qwen2-F16", false, false },
+    { "llama3rope-F16", true, false },    { "qwen2-F16", false, false },
     { "qwen2-Q8_0", true, false },        { "arch/qwen3-F16", false, false },
     { "arch/mixtral-F16", false, false }, { "arch/qwen3_moe-F16", false, false },
-    { "arch/gemma2-F16", false, true },   { "arch/gemma3_text-F16", false, true },
-    { "arch/gpt_oss-F16", false, true },  { "arch/phi3-F16", false, true },
+    { "arch/gemma2-F16", false, false },  { "arch/gemma3_text-F16", false, false },
+    { "arch/gpt_oss-F16", false, true },  { "arch/phi3-F16", false, false },
 };
 enum { N_FILES = sizeof FILES / sizeof *FILES };
 
