@@ -23,25 +23,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "host/base/err.h"
+#include "host/format/act_scheme.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum act_scheme {
-    ACT_EXACT, /* as they are (or as the backend's own fast arithmetic takes them) */
-    ACT_INT8_TOKEN,
-    ACT_BITNET,
-    ACT_FP8_TOKEN,
-    ACT_FP8_TENSOR,
-    ACT_FP8_BLOCK,
-    ACT_NVFP4,
-    ACT_LLM_INT8,
-};
 enum { ACT_FP8_GROUP = 128, ACT_NVFP4_GROUP = 16 };
-struct act_quant {
-    enum act_scheme scheme;
-    float scale; /* FP8_TENSOR, NVFP4, LLM_INT8; positive and finite. Else 0 */
-};
 /* "int8 per token", for inspect and messages. */
 const char *act_scheme_name(enum act_scheme scheme);
 static inline bool act_is_int8(enum act_scheme scheme)

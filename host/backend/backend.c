@@ -13,3 +13,11 @@ enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group
     /* Codes of fewer bits fit the 4-bit tile with their own zero; 5 to 7 bits fit the 8-bit one. */
     return bits <= 4 ? LAYOUT_W4_C16 : LAYOUT_W8_C16;
 }
+
+enum layout backend_layout_of(const struct backend *be, const struct layout_shape *shape,
+                              bool lossless)
+{
+    if (shape->kind != CODE_INT || shape->mins || !lossless)
+        return LAYOUT_CODES;
+    return backend_layout(be, shape->bits, shape->group, shape->n_in);
+}

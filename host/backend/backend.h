@@ -28,6 +28,7 @@
 #include "host/backend/batch.h"
 #include "host/backend/layout.h"
 #include "host/backend/sampler.h"
+#include "host/format/act_scheme.h"
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -257,6 +258,11 @@ struct backend {
 /* The layout in which this backend wants a quantized matrix of these properties. LAYOUT_CODES of a
  * backend with f64 set: it cannot multiply with it. */
 enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group, int32_t n_in);
+/* The same for a matrix of any form that came quantized (shape->layout is not read). lossless: fp16
+ * times a factor a row holds its scales, and fp16 its zeros. The one place where that is decided.
+ */
+enum layout backend_layout_of(const struct backend *be, const struct layout_shape *shape,
+                              bool lossless);
 
 /* ---- the CPU backend --------------------------------------------------------------------------
  */

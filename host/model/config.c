@@ -516,7 +516,14 @@ bool config_read(struct config *config, const char *json, size_t length, struct 
         ok = read_root(config, &root, err);
     }
     json_free(tree);
-    if (!ok)
+    if (!ok) {
         config_file_error(err, "config.json");
+        quant_spec_clear(&config->quant);
+    }
     return ok;
+}
+
+void config_clear(struct config *config)
+{
+    quant_spec_clear(&config->quant);
 }

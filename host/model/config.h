@@ -86,6 +86,7 @@ struct config {
  * here, by name; ERR_FORMAT: a field is missing, of the wrong type, or out of range (its path is in
  * the text). */
 MUST_USE bool config_read(struct config *config, const char *json, size_t length, struct err *err);
+void config_clear(struct config *config); /* its quantization rules are owned */
 
 struct json_ref;
 /* config_experts.c: config->experts and which layers have them, once all else has been read. */

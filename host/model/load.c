@@ -4,49 +4,13 @@
  * live: in the mapped file as it is, or in reserved memory. Only then is memory reserved, in one
  * piece, and filled tensor by tensor; the file's pages are let go behind. Invariant: at no time is
  * there a second copy of a matrix, but for the blocks of repack.h. Called by model_open. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "host/base/half.h"
-#include "host/model/repack.h"
-#include "host/model/state.h"
-
-enum item_kind {
-    ITEM_MAPPED, /* rows stay in the mapped file */
-    ITEM_COPY,   /* rows are copied as they are stored */
-    ITEM_PACK,   /* quantized and packed */
-    ITEM_VECTOR, /* a norm or bias, widened to F32 */
-};
-struct item {
-    enum item_kind kind;
-    const struct tensor *tensor; /* NULL: random */
-    struct weight_part *part;    /* matrices */
-    const float **vector;        /* where the pointer to the vector goes */
-    int32_t n;                   /* of a vector */
-    struct row_map map;          /* which rows of the tensor */
-    bool is_gain;                /* random: 1, not about 0 */
-    bool plus_one;               /* what is stored is one less */
-    size_t offset, bytes;        /* in the reserved piece; ITEM_MAPPED: no offset */
-    char name[96];
-};
-struct plan {
-    struct model *model;
-    const struct tensor_dir *tensors; /* NULL: random */
-    const struct model_options *options;
-    struct item *items;
-    int32_t n_items, n_items_max;
-    bool *used; /* [tensors->n_tensors] */
-    size_t reserved_bytes, mapped_bytes;
-};
+#include "host/model/load_plan.h"
 
 /* ---- plan -------------------------------------------------------------------------------------
  */
-
-static const char *file_of(const struct plan *plan, const struct tensor *tensor)
-{
-    return plan->tensors->labels[tensor->file];
-}
 
 static const char *shape_text(const struct tensor *tensor, char *text, size_t size)
 {
@@ -74,12 +38,12 @@ static bool find_tensor(struct plan *plan, const char *name, int32_t n_out, int3
     const bool fits = n_in > 0 ? t->n_dims == 2 && t->dims[0] == n_out && t->dims[1] == n_in
                                : t->n_dims == 1 && t->dims[0] == n_out;
     if (!fits)
-        return err_set(err, ERR_FORMAT, "%s: tensor %s has shape %s, want %s", file_of(plan, t),
-                       name, shape_text(t, shape, sizeof shape), wanted);
+        return err_set(err, ERR_FORMAT, "%s: tensor %s has shape %s, want %s",
+                       plan_file_of(plan, t), name, shape_text(t, shape, sizeof shape), wanted);
     const bool plain = t->dtype == DTYPE_F32 || t->dtype == DTYPE_F16 || t->dtype == DTYPE_BF16;
     if (!plain && (n_in == 0 || dtype_block(t->dtype) < 2))
         return err_set(err, ERR_FORMAT, "%s: tensor %s is %s, want f32, f16 or bf16",
-                       file_of(plan, t), name, dtype_name(t->dtype));
+                       plan_file_of(plan, t), name, dtype_name(t->dtype));
     plan->used[t - plan->tensors->tensors] = true;
     *found = t;
     return true;
@@ -158,15 +122,19 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
     else
         snprintf(slot->stored, sizeof slot->stored, "%s (%.5g bits)", dtype_name(stored),
                  8 * (double)dtype_block_bytes(stored) / block);
-    if (item->kind == ITEM_PACK) {
+    if (item->kind == ITEM_DECODE)
+        snprintf(slot->stored, sizeof slot->stored, "%s", packing_name(item->packed->packing));
+    if (item->kind == ITEM_PACK || item->kind == ITEM_DECODE) {
+        const bool order = item->packed != NULL && item->packed->order != NULL;
         slot->bits = shape->bits;
         slot->group = shape->group;
-        snprintf(slot->resident, sizeof slot->resident, "%s group %d%s", layout_name(shape->layout),
-                 shape->group,
+        snprintf(slot->resident, sizeof slot->resident, "%s group %d%s%s",
+                 layout_name(shape->layout), shape->group,
                  shape->kind == CODE_TABLE ? " table"
                  : shape->mins             ? " mins"
                  : shape->symmetric        ? ""
-                                           : " asym");
+                                           : " asym",
+                 order ? " order" : "");
     } else {
         snprintf(slot->resident, sizeof slot->resident, "%s rows%s", dtype_name(item->part->dtype),
                  item->kind == ITEM_MAPPED ? " (mapped)" : "");
@@ -193,9 +161,7 @@ static bool shape_blocks(const struct plan *plan, const char *name, enum dtype s
     /* One group a block: its scale is the fp16 of the file, which tiled layouts hold; products of
      * two numbers (K-quants) they would round. */
     const bool f16_scales = form.group == dtype_block(stored);
-    shape->layout = form.kind == CODE_INT && !form.mins && f16_scales
-                        ? backend_layout(be, form.bits, form.group, shape->n_in)
-                        : LAYOUT_CODES;
+    shape->layout = backend_layout_of(be, shape, f16_scales);
     if (be->f64 && shape->layout == LAYOUT_CODES)
         return err_set(err, ERR_UNSUPPORTED, "tensor %s: %s blocks are not supported by %s", name,
                        dtype_name(stored), be->name);
@@ -220,6 +186,78 @@ static bool can_map(const struct backend *be, const struct tensor *tensor,
            (uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
 }
 
+/* Where a matrix that came quantized will live, and in which layout. */
+static bool add_packed(struct plan *plan, const char *name, int32_t expert, struct packed *packed,
+                       const struct row_map *map, int32_t n_out, struct weight_part *part,
+                       struct err *err)
+{
+    const struct backend *be = plan->model->be;
+    const struct matrix_form *form = &packed->form;
+    bool lossless = false;
+    part->shape = (struct layout_shape){ .n_out = n_out,
+                                         .n_in = form->n_in,
+                                         .bits = form->bits,
+                                         .group = form->group,
+                                         .symmetric = form->symmetric,
+                                         .kind = form->kind,
+                                         .mins = form->mins };
+    if (!be->exact && form->kind == CODE_INT && !packed_fits_f16(packed, &lossless, err)) {
+        err_prefix(err, "%s: tensor %s", plan_file_of(plan, packed->codes), name);
+        return false;
+    }
+    part->shape.layout = backend_layout_of(be, &part->shape, lossless);
+    if (be->f64 && part->shape.layout == LAYOUT_CODES)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "tensor %s: %s weights of %d bits in groups of %d are not supported by %s",
+                       name, packing_name(packed->packing), form->bits, form->group, be->name);
+    part->dtype = DTYPE_NONE;
+    if (!be->exact)
+        part->act = packed->act;
+    part->bytes = layout_bytes(&part->shape);
+    struct item *item = add_item(plan, ITEM_DECODE, name, part->bytes);
+    item->tensor = packed->codes;
+    item->part = part;
+    item->packed = packed;
+    item->map = *map;
+    for (int32_t i = 0; i < packed->n_tensors; i++)
+        plan->used[packed->tensors[i] - plan->tensors->tensors] = true;
+    plan->model->n_parameters += (int64_t)n_out * form->n_in;
+    add_slot(plan, name, expert, packed->codes->dtype, item);
+    if (packed->order == NULL)
+        return true;
+    item = add_item(plan, ITEM_ORDER, name, (size_t)form->n_in * sizeof(int32_t));
+    item->part = part;
+    item->packed = packed;
+    item->n = form->n_in;
+    return true;
+}
+
+/* *packed: owned by the plan when the module is quantized, else NULL. */
+static bool find_packed(struct plan *plan, const char *name, int32_t n_out, int32_t n_in,
+                        struct packed **packed, struct err *err)
+{
+    static const char end[] = ".weight";
+    char module[96];
+    *packed = NULL;
+    if (plan->tensors == NULL || plan->model->config.quant.method == QUANT_NONE)
+        return true;
+    const size_t length = strlen(name);
+    CHECK(length >= sizeof end && length < sizeof module);
+    snprintf(module, sizeof module, "%.*s", (int)(length - (sizeof end - 1)), name);
+    struct packed found;
+    if (!packed_find(&found, plan->tensors, &plan->model->config.quant, module, n_out, n_in, err))
+        return false;
+    if (found.packing == PACKING_NONE)
+        return true;
+    *packed = malloc(sizeof **packed);
+    if (*packed == NULL) {
+        packed_clear(&found);
+        return err_set(err, ERR_MEMORY, "no memory for the plan of %s", name);
+    }
+    **packed = found;
+    return true;
+}
+
 /* expert: its index; 0 for other matrices. */
 static bool add_matrix(struct plan *plan, const struct name *row, const char *stored_name,
                        int32_t expert, int32_t n_out, int32_t n_in, struct weight_part *part,
@@ -230,6 +268,18 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
     const struct tensor *tensor;
     char text[96];
     const char *name = label_of(row, stored_name, text, sizeof text);
+    struct packed *packed;
+    if (!find_packed(plan, stored_name, map.n_stored, n_in, &packed, err))
+        return false;
+    if (packed != NULL) {
+        const int32_t n_items = plan->n_items;
+        const bool ok = add_packed(plan, name, expert, packed, &map, n_out, part, err);
+        if (plan->n_items == n_items) { /* it did not come to own it */
+            packed_clear(packed);
+            free(packed);
+        }
+        return ok;
+    }
     if (!find_tensor(plan, stored_name, map.n_stored, n_in, &tensor, err))
         return false;
     enum dtype stored = plan->model->config.dtype;
@@ -352,6 +402,21 @@ static bool add_norm(struct plan *plan, const struct name *name, const char *bas
     return add_vector(plan, tensor, n, &map, &norm->bias, &item, err);
 }
 
+/* Old quantizers wrote a bias beside every matrix. Zeros are left out; anything else counts,
+ * whatever the config says. */
+static bool has_stray_bias(struct plan *plan, const char *name)
+{
+    const struct tensor *bias = plan->tensors == NULL ? NULL : tensor_dir_find(plan->tensors, name);
+    if (bias == NULL || plan->model->config.quant.method == QUANT_NONE)
+        return false;
+    bool zero = true;
+    for (size_t i = 0; i < bias->bytes && zero; i++)
+        zero = bias->data[i] == 0;
+    if (zero)
+        plan->used[bias - plan->tensors->tensors] = true;
+    return !zero;
+}
+
 /* One row of the table of names, in one layer; of one expert where it has one each. */
 static bool add_name(struct plan *plan, const struct name *name, int32_t l, int32_t expert,
                      struct err *err)
@@ -377,10 +442,10 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, int3
     struct weight_part *part = &weight->parts[weight->n_parts++];
     if (!add_matrix(plan, name, tensor, expert, n_out, n_in, part, err))
         return false;
-    if (!name_has_bias(config, name))
-        return true;
     const struct row_map map = name_rows(config, name);
     snprintf(tensor, sizeof tensor, "%s.bias", base);
+    if (!name_has_bias(config, name) && !has_stray_bias(plan, tensor))
+        return true;
     return add_vector(plan, tensor, n_out, &map, &part->bias, &item, err);
 }
 
@@ -423,7 +488,7 @@ static bool check_tied_head(const struct plan *plan, struct err *err)
         return true;
     return err_set(err, ERR_FORMAT,
                    "%s: tensor %s differs from %s, but config.json says tie_word_embeddings",
-                   file_of(plan, head), name, embed->name);
+                   plan_file_of(plan, head), name, embed->name);
 }
 
 static bool check_extras(const struct plan *plan, struct err *err)
@@ -436,7 +501,7 @@ static bool check_extras(const struct plan *plan, struct err *err)
         return err_set(err, ERR_FORMAT,
                        "%s: tensor %.200s (%s, %s) is not part of a %s model as config.json "
                        "describes it",
-                       file_of(plan, t), t->name, dtype_name(t->dtype),
+                       plan_file_of(plan, t), t->name, dtype_name(t->dtype),
                        shape_text(t, shape, sizeof shape), plan->model->config.model_type);
     }
     return check_tied_head(plan, err);
@@ -497,9 +562,9 @@ static bool make_plan(struct plan *plan, struct err *err)
 {
     struct model_state *state = plan->model->state;
     const struct config *config = &plan->model->config;
-    /* each name with its bias; gate, up and down of each expert too */
-    plan->n_items_max = 2 * N_NAMES * (config->n_layers + 1) +
-                        2 * WEIGHT_PARTS_MAX * config->experts.n * config->n_layers;
+    /* each name with its bias and its order; gate, up and down of each expert too */
+    plan->n_items_max = 3 * N_NAMES * (config->n_layers + 1) +
+                        3 * WEIGHT_PARTS_MAX * config->experts.n * config->n_layers;
     plan->items = calloc((size_t)plan->n_items_max, sizeof *plan->items);
     state->layers = calloc((size_t)config->n_layers, sizeof *state->layers);
     state->slots = calloc((size_t)plan->n_items_max, sizeof *state->slots);
@@ -525,180 +590,6 @@ static bool make_plan(struct plan *plan, struct err *err)
         if (!check_experts(&state->layers[l].expert_gate_up, err) ||
             !check_experts(&state->layers[l].expert_down, err))
             return false;
-    return true;
-}
-
-/* ---- fill -------------------------------------------------------------------------------------
- */
-
-/* FNV-1a: a dummy's weights depend on their names alone. */
-static uint64_t seed_of(const char *name)
-{
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (; *name != 0; name++)
-        hash = (hash ^ (uint8_t)*name) * 0x100000001b3u;
-    return hash;
-}
-
-/* Uniform with a standard deviation of 1 / sqrt(n_in), so that activations keep their size. */
-static float amplitude_of(int32_t n_in)
-{
-    return (float)sqrt(3.0 / n_in);
-}
-
-/* Whether the item's n rows (of a vector: elements) lie together, in order. */
-static bool is_run(const struct item *item, int32_t n)
-{
-    return item->tensor->pairs == 0 && item->map.run == n;
-}
-/* Where one of them is. */
-static const uint8_t *row_at(const struct item *item, int32_t row, size_t row_bytes)
-{
-    return item->tensor->data +
-           (size_t)tensor_row(item->tensor->pairs, row_map_at(&item->map, row)) * row_bytes;
-}
-
-/* Rows as they are stored, in the part's order. */
-static bool copy_rows(struct backend *be, const struct item *item, uint8_t *to, struct err *err)
-{
-    const int32_t n_rows = item->part->shape.n_out;
-    const size_t row_bytes = item->bytes / (size_t)n_rows;
-    if (is_run(item, n_rows)) {
-        be->ops->upload(be, to, row_at(item, 0, row_bytes), item->bytes);
-        return true;
-    }
-    const size_t most = REPACK_BLOCK_BYTES / row_bytes;
-    const int32_t rows = most < 1 ? 1 : most < (size_t)n_rows ? (int32_t)most : n_rows;
-    uint8_t *block = malloc((size_t)rows * row_bytes);
-    if (block == NULL)
-        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", (size_t)rows * row_bytes);
-    for (int32_t from = 0; from < n_rows; from += rows) {
-        const int32_t n = n_rows - from < rows ? n_rows - from : rows;
-        for (int32_t r = 0; r < n; r++)
-            memcpy(block + (size_t)r * row_bytes, row_at(item, from + r, row_bytes), row_bytes);
-        be->ops->upload(be, to + (size_t)from * row_bytes, block, (size_t)n * row_bytes);
-    }
-    free(block);
-    return true;
-}
-
-static void widen_vector(const struct item *item, float *values)
-{
-    const enum dtype dtype = item->tensor->dtype;
-    const size_t element = dtype_bytes(dtype);
-    if (is_run(item, item->n))
-        half_widen(values, row_at(item, 0, element), dtype, (size_t)item->n);
-    for (int32_t i = 0; !is_run(item, item->n) && i < item->n; i++)
-        half_widen(values + i, row_at(item, i, element), dtype, 1);
-}
-
-static bool fill_vector(const struct plan *plan, const struct item *item, uint8_t *to,
-                        struct err *err)
-{
-    struct backend *be = plan->model->be;
-    float *values = malloc(item->bytes);
-    if (values == NULL)
-        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
-    bool ok = true;
-    if (item->tensor != NULL)
-        widen_vector(item, values);
-    for (int32_t i = 0; i < item->n && ok; i++) {
-        if (item->tensor == NULL)
-            values[i] = item->is_gain ? 1.0f : (float)(i % 7 - 3) * 0.01f;
-        else if (item->plus_one)
-            values[i] += 1.0f;
-        if (!isfinite(values[i]))
-            ok = err_set(err, ERR_FORMAT, "element %d is not finite (NaN or Inf)", i);
-    }
-    if (ok) {
-        be->ops->upload(be, to, values, item->bytes);
-        *item->vector = (const float *)(void *)to;
-    }
-    free(values);
-    return ok;
-}
-
-static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_t *to,
-                        struct err *err)
-{
-    struct backend *be = plan->model->be;
-    const struct layout_shape *shape = &item->part->shape;
-    const struct repack_source source = {
-        .data = item->tensor == NULL ? NULL : item->tensor->data,
-        .map = item->map,
-        .dtype = item->tensor == NULL ? DTYPE_NONE : item->tensor->dtype,
-        .pairs = item->tensor == NULL ? 0 : item->tensor->pairs,
-        .seed = seed_of(item->name),
-        .amplitude = amplitude_of(shape->n_in),
-    };
-    item->part->data = to;
-    if (item->kind == ITEM_COPY && item->tensor != NULL)
-        return copy_rows(be, item, to, err);
-    if (item->kind == ITEM_PACK && be->ops->pack != NULL)
-        return repack_on_device(&source, shape, be, to, be->pool, err);
-    /* Straight into its place where we can write there; else by way of one matrix here. */
-    const size_t whole = (item->bytes + LAYOUT_ALIGN - 1) / LAYOUT_ALIGN * LAYOUT_ALIGN;
-    uint8_t *here = be->host_memory ? to : aligned_alloc(LAYOUT_ALIGN, whole);
-    if (here == NULL)
-        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
-    bool ok = item->kind == ITEM_PACK ? repack_quantize(&source, shape, here, be->pool, err)
-                                      : repack_random(&source, shape->n_out, shape->n_in,
-                                                      item->part->dtype, here, be->pool, err);
-    if (here != to) {
-        if (ok)
-            be->ops->upload(be, to, here, item->bytes);
-        free(here);
-    }
-    return ok;
-}
-
-static bool fill_item(const struct plan *plan, const struct item *item, uint8_t *memory,
-                      struct err *err)
-{
-    if (item->kind == ITEM_MAPPED) {
-        const size_t row_bytes = item->bytes / (size_t)item->part->shape.n_out;
-        item->part->data = item->tensor->data + (size_t)item->map.from * row_bytes;
-        return true;
-    }
-    uint8_t *to = memory + item->offset;
-    const bool ok = item->kind == ITEM_VECTOR ? fill_vector(plan, item, to, err)
-                                              : fill_matrix(plan, item, to, err);
-    if (!ok) {
-        err_prefix(err, "tensor %s", item->name);
-        if (item->tensor != NULL)
-            err_prefix(err, "%s", file_of(plan, item->tensor));
-    } else if (item->tensor != NULL) {
-        file_map_drop(&plan->tensors->files[item->tensor->file], item->tensor->data,
-                      item->tensor->bytes);
-    }
-    return ok;
-}
-
-static bool fill(const struct plan *plan, struct err *err)
-{
-    struct model *model = plan->model;
-    const struct model_options *options = plan->options;
-    void *memory;
-    const size_t total = plan->reserved_bytes + plan->mapped_bytes;
-    if (options->weight_bytes_max > 0 && total > options->weight_bytes_max)
-        return err_set(err, ERR_MEMORY,
-                       "the weights take %.2f GiB, and %.2f GiB may be used; try a larger --memory "
-                       "or --weights int4",
-                       (double)total / 0x1p30, (double)options->weight_bytes_max / 0x1p30);
-    if (!model->be->ops->reserve(model->be, REGION_WEIGHTS, plan->reserved_bytes, &memory, err)) {
-        err_prefix(err, "weights of %zu bytes", plan->reserved_bytes);
-        return false;
-    }
-    size_t done = 0;
-    for (int32_t i = 0; i < plan->n_items; i++) {
-        if (!fill_item(plan, &plan->items[i], memory, err))
-            return false;
-        done += plan->items[i].bytes;
-        if (options->progress != NULL)
-            options->progress(options->progress_context, done, total);
-    }
-    model->weight_bytes = total;
-    model->weight_anonymous_bytes = plan->reserved_bytes;
     return true;
 }
 
@@ -737,7 +628,7 @@ bool model_load(struct model *model, const struct tensor_dir *tensors,
                 const struct model_options *options, struct err *err)
 {
     struct plan plan = { .model = model, .tensors = tensors, .options = options };
-    const bool ok = make_plan(&plan, err) && fill(&plan, err) && load_ropes(model, err);
+    const bool ok = make_plan(&plan, err) && load_fill(&plan, err) && load_ropes(model, err);
     for (int32_t l = 0; ok && model->config.norms == NORMS_SHARED && l < model->config.n_layers;
          l++)
         model->state->layers[l].mlp_norm = model->state->layers[l].attn_norm;
@@ -746,6 +637,11 @@ bool model_load(struct model *model, const struct tensor_dir *tensors,
         model->state->head = model->state->embed;
         model->state->head.name = name;
     }
+    for (int32_t i = 0; i < plan.n_items; i++)
+        if (plan.items[i].kind == ITEM_DECODE) {
+            packed_clear(plan.items[i].packed);
+            free(plan.items[i].packed);
+        }
     free(plan.items);
     free(plan.used);
     return ok;

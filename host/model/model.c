@@ -79,9 +79,12 @@ bool model_open(struct model *model, const struct hf_folder *folder, const char 
     const size_t size = folder != NULL ? folder->config.size : strlen(dummy_config);
     if (!config_read(&model->config, text, size, err) || !choose_ctx(model, options->ctx, err))
         goto fail;
-    if (options->weights == WEIGHTS_BF16 && model->config.quant.method != QUANT_NONE) {
-        err_set(err, ERR_REQUEST, "weights bf16: the checkpoint is quantized (%s)",
-                model->config.quant.name);
+    if (options->weights != WEIGHTS_AUTO && model->config.quant.method != QUANT_NONE) {
+        static const char *const names[] = { "auto", "bf16", "int8", "int4" };
+        err_set(err, ERR_REQUEST,
+                "weights %s: the checkpoint is quantized already (%s); take weights auto, or the "
+                "unquantized checkpoint",
+                names[options->weights], model->config.quant.name);
         goto fail;
     }
     if (model->config.experts.n > 0 && be->ops->linear_experts == NULL) {
@@ -121,6 +124,7 @@ void model_close(struct model *model)
         free(model->state->slots);
         free(model->state);
     }
+    config_clear(&model->config);
     *model = (struct model){ .bos = -1 };
 }
 

@@ -13,7 +13,7 @@
 #include "host/format/tensor_dir.h"
 
 struct worker {
-    float *rows; /* [block_rows][n_in], owned */
+    float *rows; /* [block_rows][n_in], owned; NULL when the source is quantized */
     struct matrix block;
     struct err err;
     bool failed;
@@ -136,6 +136,24 @@ static bool unpack_rows(const struct job *job, int32_t row_from, int32_t n_rows,
     return true;
 }
 
+static bool decode_rows(const struct job *job, struct worker *worker, int32_t at, int32_t n)
+{
+    const struct repack_source *source = job->source;
+    const int32_t row = job->row_base + at;
+    struct matrix *to = job->whole != NULL ? job->whole : &worker->block;
+    const int32_t to_row = job->whole != NULL ? at : 0;
+    for (int32_t done = 0, m; done < n; done += m) { /* rows that follow each other in the file */
+        const int32_t left = source->map.run - (row + done) % source->map.run;
+        m = left < n - done ? left : n - done;
+        if (!packed_rows(source->packed, row_map_at(&source->map, row + done), m, to, to_row + done,
+                         &worker->err))
+            return false;
+    }
+    if (job->whole == NULL)
+        layout_pack_block(job->shape, to, n, row, job->to);
+    return true;
+}
+
 static void run_worker(void *arg, int32_t part, int32_t n_parts)
 {
     const struct job *job = arg;
@@ -146,6 +164,10 @@ static void run_worker(void *arg, int32_t part, int32_t n_parts)
     for (int32_t at = (int32_t)from; at < (int32_t)to && !worker->failed; at += job->block_rows) {
         const int32_t left = (int32_t)to - at, row = job->row_base + at;
         const int32_t n = left < job->block_rows ? left : job->block_rows;
+        if (job->source->packed != NULL) {
+            worker->failed = !decode_rows(job, worker, at, n);
+            continue;
+        }
         if (gguf_blocks_of(job->source->dtype) != NULL) {
             struct matrix *block = job->whole != NULL ? job->whole : &worker->block;
             worker->failed =
@@ -203,8 +225,8 @@ static bool open_workers(struct job *job, struct err *err)
         return err_set(err, ERR_MEMORY, "no memory for %d loading threads", job->n_workers);
     for (int32_t i = 0; i < job->n_workers; i++) {
         struct worker *worker = &job->workers[i];
-        worker->rows = malloc(rows * row_bytes);
-        if (worker->rows == NULL)
+        worker->rows = job->source->packed != NULL ? NULL : malloc(rows * row_bytes);
+        if (worker->rows == NULL && job->source->packed == NULL)
             return err_set(err, ERR_MEMORY, "no memory for a block of %zu bytes", rows * row_bytes);
         if (shape->layout != LAYOUT_ROWS && job->whole == NULL &&
             !init_block(&worker->block, shape, job->block_rows, err))

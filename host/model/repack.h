@@ -9,6 +9,7 @@
 #include "host/base/err.h"
 #include "host/base/pool.h"
 #include "host/format/matrix.h"
+#include "host/format/packing.h"
 #include "host/model/names.h"
 
 enum {
@@ -16,21 +17,23 @@ enum {
     REPACK_DEVICE_BYTES = 32 << 20, /* codes that go to the device at once */
     REPACK_DEVICE_ROWS = 64,        /* in whole strips of layout F64 */
 };
-/* Where rows come from: a stored tensor, or random numbers of a given spread. */
+/* Where rows come from: a quantized matrix, a stored tensor, or random numbers of a given spread.
+ */
 struct repack_source {
-    const uint8_t *data; /* [map.n_stored][n_in] of dtype, any alignment; NULL: random */
-    enum dtype dtype;    /* of blocks: their codes are packed as they are */
-    struct row_map map;  /* which of its rows, in the order before pairs */
-    int32_t pairs;       /* as tensor.pairs: where each row is */
-    uint64_t seed;       /* random: value (row, col) is a function of seed, row and col */
-    float amplitude;     /* random: uniform in [-amplitude, amplitude) */
+    const struct packed *packed; /* decoded without loss, never quantized again; or NULL */
+    const uint8_t *data;         /* [map.n_stored][n_in] of dtype, any alignment; NULL: random */
+    enum dtype dtype;            /* of blocks: their codes are packed as they are */
+    struct row_map map;          /* which of its rows, in the order before pairs */
+    int32_t pairs;               /* as tensor.pairs: where each row is */
+    uint64_t seed;               /* random: value (row, col) is a function of seed, row and col */
+    float amplitude;             /* random: uniform in [-amplitude, amplitude) */
 };
 /* The form in which blocks of this type are packed: kind, bits, group, symmetric, mins; n_out and
  * n_in are not set. False when the type is not one of blocks. */
 bool repack_form(enum dtype dtype, struct matrix_form *form);
-/* Quantize (round to nearest; blocks are not: shape is their form) and pack into `to`,
- * layout_bytes(shape) of host memory, 64-byte aligned. `pool` may be NULL. ERR_FORMAT: a weight or
- * a block's scale is not finite, with the row; ERR_MEMORY. */
+/* Quantize (round to nearest; blocks and packed matrices are not: shape is their form) and pack
+ * into `to`, layout_bytes(shape) of host memory, 64-byte aligned. `pool` may be NULL. ERR_FORMAT: a
+ * weight or a block's scale is not finite, with the row; ERR_MEMORY. */
 MUST_USE bool repack_quantize(const struct repack_source *source, const struct layout_shape *shape,
                               void *to, struct pool *pool, struct err *err);
 /* The same for a backend that packs by itself (ops->pack): quantized here, packed there. */

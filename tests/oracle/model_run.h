@@ -14,6 +14,7 @@ struct model_setup {
     enum weights_mode weights;
     int32_t group; /* 0: 128 */
     bool head_auto, asymmetric;
+    enum dtype kv;     /* NONE: the backend's */
     int32_t n_threads; /* 0: 1 */
     enum cpu_isa isa;
     int32_t ctx, rows; /* 0: 128, 128 */
@@ -43,6 +44,7 @@ static inline bool model_run_open(struct model_run *run, const char *folder, con
                                            .asymmetric = setup->asymmetric,
                                            .head_auto = setup->head_auto,
                                            .ctx = ctx,
+                                           .kv_dtype = setup->kv,
                                            .rows_max = rows,
                                            .logit_rows_max = rows };
     const int32_t n_pages[KV_GROUPS_MAX] = { kv_pages_for(ctx), kv_pages_for(ctx),

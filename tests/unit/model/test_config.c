@@ -99,9 +99,10 @@ static void test_refused(void **state)
         { "architectures is a string", "\"architectures\":\"LlamaForCausalLM\"", ERR_FORMAT,
           "architectures must be a list" },
         { "unknown activation", "\"hidden_act\":\"mish\"", ERR_UNSUPPORTED, "hidden_act \"mish\"" },
-        { "quantized checkpoint",
-          "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":128}",
-          ERR_UNSUPPORTED, "gptq" },
+        { "shuffled checkpoint",
+          "\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4,\"is_marlin_format\":"
+          "true}",
+          ERR_UNSUPPORTED, "marlin" },
         { "unknown quantization", "\"quantization_config\":{\"quant_method\":\"zip\"}",
           ERR_UNSUPPORTED, "\"zip\"" },
         { "rope per layer type",

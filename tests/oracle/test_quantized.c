@@ -1,0 +1,349 @@
+/* test_quantized.c - quantized checkpoints as the tools write them: every dequantized matrix that
+ * the reference holds, bit for bit, and the logits of the whole model with exact activations.
+ *
+ * A few folders are checked in; NIBBLE_ORACLE has them all. Rows are decoded in pieces of odd
+ * sizes: the pieces must not show. */
+#include "tests/oracle/model_run.h"
+
+#include <math.h>
+#include "host/base/json.h"
+#include "host/format/packing.h"
+
+/* ulp: how far a product that other programs round in another order may be off. */
+static const struct {
+    const char *name;
+    int32_t ulp;
+} FOLDERS[] = {
+    { "awq_gemm_g128", 0 },
+    { "awq_gemm_g32_qwen2", 0 },
+    { "awq_gemm_g64_skip", 0 },
+    { "bitnet_packed_autobitlinear", 0 },
+    { "bitnet_packed_bitlinear", 0 },
+    { "bnb_fp4", 0 },
+    { "bnb_int8", 1 },
+    { "bnb_nf4", 0 },
+    { "bnb_nf4_double", 0 },
+    { "ct_fp8_block", 0 },
+    { "ct_fp8_dynamic", 0 },
+    { "ct_fp8_static", 0 },
+    { "ct_int8_w8a8", 0 },
+    { "ct_mxfp4a16", 0 },
+    { "ct_nvfp4", 0 },
+    { "ct_nvfp4a16", 0 },
+    { "ct_pack_w4_channel_asym", 0 },
+    { "ct_pack_w4_channel_sym", 0 },
+    { "ct_pack_w4_g128_sym_qwen2", 0 },
+    { "ct_pack_w4_g32_actorder", 0 },
+    { "ct_pack_w4_g32_asym", 0 },
+    { "ct_pack_w4_g32_sym", 0 },
+    { "ct_pack_w8_channel_sym", 0 },
+    { "ct_pack_w8_g32_asym", 0 },
+    { "fp8_block128", 0 },
+    { "gpt_oss_mxfp4", 0 },
+    { "gptq_v1_b2_g32_asym", 0 },
+    { "gptq_v1_b3_g128_sym", 0 },
+    { "gptq_v1_b4_g128_asym_zerobias", 0 },
+    { "gptq_v1_b4_g128_sym", 0 },
+    { "gptq_v1_b4_g32_sym_descact", 0 },
+    { "gptq_v1_b4_g32_sym_qwen3moe", 0 },
+    { "gptq_v1_b4_gm1_sym", 0 },
+    { "gptq_v1_b8_g128_sym", 0 },
+    { "gptq_v1_b8_gm1_asym", 0 },
+    { "gptq_v2_b2_g128_sym", 0 },
+    { "gptq_v2_b3_g32_asym_descact", 0 },
+    { "gptq_v2_b4_g32_asym_descact_qwen2", 0 },
+    { "gptq_v2_b8_g32_asym", 0 },
+};
+enum { N_FOLDERS = sizeof FOLDERS / sizeof *FOLDERS, PROMPTS = 3, GREEDY = 24, TOKENS_MAX = 128 };
+static const double NMSE_MAX = 1e-9;
+static const float MARGIN_MIN = 1e-3f;
+
+static bool is_there(int32_t k)
+{
+    return file_exists(oracle_path("quantized/%s/config.json", FOLDERS[k].name));
+}
+
+static void say_skipped(int32_t n)
+{
+    if (n > 0)
+        print_message("%d folders are not here; set NIBBLE_ORACLE for them\n", n);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------
+ */
+
+static int64_t ulps_between(float a, float b)
+{
+    int32_t x, y;
+    memcpy(&x, &a, sizeof x);
+    memcpy(&y, &b, sizeof y);
+    const int64_t p = x < 0 ? -(int64_t)(x & INT32_MAX) : x;
+    const int64_t q = y < 0 ? -(int64_t)(y & INT32_MAX) : y;
+    return p > q ? p - q : q - p;
+}
+
+/* Rows in pieces of 1, 2, 3 .. rows against `want` (at `stride`, `step` floats apart). */
+static int64_t compare_rows(const struct packed *packed, const float *want, size_t row_step,
+                            size_t col_step)
+{
+    struct err err;
+    struct matrix block;
+    struct matrix_form form = packed->form;
+    const int32_t n_out = form.n_out, n_in = form.n_in;
+    int64_t worst = 0;
+    float *row = malloc((size_t)n_in * sizeof *row);
+    assert_non_null(row);
+    form.n_out = n_out < 40 ? n_out : 40;
+    assert_ok(matrix_init_form(&block, &form, &err), &err);
+    for (int32_t at = 0, piece = 1; at < n_out; at += piece, piece = piece % 37 + 1) {
+        piece = piece < n_out - at ? piece : n_out - at;
+        piece = piece < form.n_out ? piece : form.n_out;
+        const int32_t shift = form.n_out - piece;
+        assert_ok(packed_rows(packed, at, piece, &block, shift, &err), &err);
+        for (int32_t r = 0; r < piece; r++) {
+            matrix_dequantize_row(&block, shift + r, row);
+            for (int32_t i = 0; i < n_in; i++) {
+                const size_t from = (size_t)(at + r) * row_step + (size_t)i * col_step;
+                const int64_t ulps = ulps_between(row[i], want[from]);
+                worst = worst > ulps ? worst : ulps;
+            }
+        }
+    }
+    free(row);
+    matrix_clear(&block);
+    return worst;
+}
+
+/* One "dequant.PARAM": [n_out][n_in], or the experts' [E][n_in][n_out]. */
+static int64_t check_param(const struct hf_folder *folder, const struct quant_spec *spec,
+                           const struct tensor *want, const char *folder_name)
+{
+    struct err err;
+    struct packed packed;
+    char module[128];
+    int64_t worst = 0;
+    const float *values = (const float *)(const void *)want->data;
+    snprintf(module, sizeof module, "%s", want->name + strlen("dequant."));
+    if (want->n_dims == 3) {
+        const int32_t n = (int32_t)want->dims[0], n_in = (int32_t)want->dims[1];
+        const int32_t n_out = (int32_t)want->dims[2];
+        for (int32_t e = 0; e < n; e++) {
+            assert_ok(
+                packed_find_mxfp4_slice(&packed, &folder->tensors, module, n, e, n_out, n_in, &err),
+                &err);
+            const int64_t ulps = compare_rows(
+                &packed, values + (size_t)e * (size_t)n_in * (size_t)n_out, 1, (size_t)n_out);
+            worst = worst > ulps ? worst : ulps;
+            packed_clear(&packed);
+        }
+        return worst;
+    }
+    module[strlen(module) - strlen(".weight")] = 0;
+    const int32_t n_out = (int32_t)want->dims[0], n_in = (int32_t)want->dims[1];
+    assert_ok(packed_find(&packed, &folder->tensors, spec, module, n_out, n_in, &err), &err);
+    if (packed.packing == PACKING_NONE)
+        fail_msg("%s: %s does not count as quantized", folder_name, module);
+    worst = compare_rows(&packed, values, (size_t)n_in, 1);
+    packed_clear(&packed);
+    return worst;
+}
+
+static void read_spec(struct quant_spec *spec, const struct hf_folder *folder)
+{
+    struct err err;
+    struct cJSON *tree = NULL;
+    assert_ok(json_parse(folder->config.bytes, folder->config.size, &JSON_FILE_LIMITS, ERR_FORMAT,
+                         &tree, &err),
+              &err);
+    const struct json_ref root = json_root(tree);
+    assert_ok(quant_spec_read(spec, &root, &err), &err);
+    assert_ok(quant_spec_check(spec, &err), &err);
+    json_free(tree);
+}
+
+static void test_weights(void **state)
+{
+    (void)state;
+    int32_t skipped = 0, n = 0;
+    for (int32_t k = 0; k < N_FOLDERS; k++) {
+        const char *name = FOLDERS[k].name;
+        struct err err;
+        struct hf_folder folder;
+        struct quant_spec spec;
+        struct tensor_dir expect;
+        if (!is_there(k)) {
+            skipped++;
+            continue;
+        }
+        assert_ok(hf_folder_open(&folder, oracle_path("quantized/%s", name), &err), &err);
+        read_spec(&spec, &folder);
+        expect_open(&expect, oracle_path("quantized/%s/expect.safetensors", name));
+        for (int32_t i = 0; i < expect.n_tensors; i++) {
+            if (strncmp(expect.tensors[i].name, "dequant.", 8) != 0)
+                continue;
+            const int64_t ulps = check_param(&folder, &spec, &expect.tensors[i], name);
+            if (ulps > FOLDERS[k].ulp)
+                fail_msg("%s: %s is off by %lld units in the last place", name,
+                         expect.tensors[i].name, (long long)ulps);
+            n++;
+        }
+        tensor_dir_clear(&expect);
+        quant_spec_clear(&spec);
+        hf_folder_close(&folder);
+    }
+    assert_true(n > 0);
+    print_message("%d matrices as the reference has them\n", n);
+    say_skipped(skipped);
+}
+
+/* ---- logits -----------------------------------------------------------------------------------
+ */
+
+static int32_t check_prompt(struct model_run *run, const struct tensor_dir *expect, int32_t i,
+                            const char *name, double nmse_max, double *worst)
+{
+    const int32_t vocab = run->model.vocab;
+    int64_t n, n_logits, n_greedy;
+    const int32_t *ids = expect_find(expect, DTYPE_I32, &n, "input_ids_%d", i);
+    const float *wanted = expect_find(expect, DTYPE_F32, &n_logits, "logits_%d", i);
+    const int32_t *greedy = expect_find(expect, DTYPE_I32, &n_greedy, "ids_greedy_%d", i);
+    const float *margin = expect_find(expect, DTYPE_F32, &n_greedy, "margin_%d", i);
+    int32_t tokens[TOKENS_MAX], close = 0;
+    const int32_t total = (int32_t)n + GREEDY;
+    assert_true(n_logits == n * vocab && n_greedy == GREEDY && total <= TOKENS_MAX);
+    float *logits = malloc((size_t)total * (size_t)vocab * sizeof *logits);
+    assert_non_null(logits);
+    memcpy(tokens, ids, (size_t)n * sizeof *tokens);
+    memcpy(tokens + n, greedy, GREEDY * sizeof *tokens);
+    model_run_logits(run, tokens, total, total, logits, NULL, NULL);
+    const double found = nmse(logits, wanted, n_logits);
+    if (!(found <= nmse_max))
+        fail_msg("%s, prompt %d: NMSE %.3g", name, i, found);
+    *worst = fmax(*worst, found);
+    for (int32_t s = 0; s < GREEDY && nmse_max == NMSE_MAX; s++) {
+        const float *row = logits + (n - 1 + s) * vocab;
+        int32_t best = 0;
+        for (int32_t t = 1; t < vocab; t++)
+            best = row[t] > row[best] ? t : best;
+        if (margin[s] <= MARGIN_MIN)
+            close++;
+        else if (best != greedy[s])
+            fail_msg("%s, prompt %d, step %d: token %d, want %d", name, i, s, best, greedy[s]);
+    }
+    free(logits);
+    return close;
+}
+
+/* False, with the reason printed, when the model's family is not supported. */
+static bool open_folder(struct model_run *run, const char *name, bool exact)
+{
+    struct err err;
+    /* Keys and values in fp32: rounding them sends activations over the edges of their codes. */
+    const struct model_setup setup = {
+        .exact = exact, .pages = true, .n_threads = 2, .kv = DTYPE_F32
+    };
+    if (model_run_open(run, oracle_path("quantized/%s", name), NULL, &setup, &err))
+        return true;
+    if (err.code != ERR_UNSUPPORTED)
+        fail_msg("%s: %s", name, err.text);
+    print_message("not run: %s\n", err.text);
+    return false;
+}
+
+static void test_exact(void **state)
+{
+    (void)state;
+    double worst = 0;
+    int32_t skipped = 0, close = 0, n = 0;
+    for (int32_t k = 0; k < N_FOLDERS; k++) {
+        struct model_run run;
+        struct tensor_dir expect;
+        if (!is_there(k)) {
+            skipped++;
+            continue;
+        }
+        if (!open_folder(&run, FOLDERS[k].name, true))
+            continue;
+        expect_open(&expect, oracle_path("quantized/%s/expect.safetensors", FOLDERS[k].name));
+        for (int32_t i = 0; i < PROMPTS; i++)
+            close += check_prompt(&run, &expect, i, FOLDERS[k].name, NMSE_MAX, &worst);
+        tensor_dir_clear(&expect);
+        model_run_close(&run);
+        n++;
+    }
+    assert_true(n > 0);
+    print_message("exact: %d checkpoints, worst NMSE %.2g; %d near ties among %d greedy tokens\n",
+                  n, worst, close, n * PROMPTS * GREEDY);
+    say_skipped(skipped);
+}
+
+/* Activations as the scheme (or, where it has none, the backend) quantizes them. */
+static double rms_of(struct model_run *run, const struct tensor_dir *expect, int32_t i,
+                     const char *logits_name)
+{
+    int64_t n, n_logits;
+    const int32_t vocab = run->model.vocab;
+    const int32_t *ids = expect_find(expect, DTYPE_I32, &n, "input_ids_%d", i);
+    const float *wanted = expect_find(expect, DTYPE_F32, &n_logits, "%s_%d", logits_name, i);
+    float *logits = malloc((size_t)n_logits * sizeof *logits);
+    double sum = 0;
+    assert_true(logits != NULL && n_logits == n * vocab);
+    model_run_logits(run, ids, (int32_t)n, (int32_t)n, logits, NULL, NULL);
+    for (int64_t k = 0; k < n_logits; k++)
+        sum += ((double)logits[k] - (double)wanted[k]) * ((double)logits[k] - (double)wanted[k]);
+    free(logits);
+    return sqrt(sum / (double)n_logits);
+}
+
+static void test_auto(void **state)
+{
+    (void)state;
+    /* Of logits with a standard deviation of 1 to 4. Where the scheme leaves activations alone, the
+     * backend's own int8 activations are what is off; a wrong layout would be off by 1 and more. */
+    static const double SCHEME_MAX = 0.05, OWN_MAX = 0.4; /* 0.32 where experts are chosen */
+    int32_t skipped = 0, n = 0, fast = 0;
+    double worst = 0, worst_scheme = 0;
+    for (int32_t k = 0; k < N_FOLDERS; k++) {
+        struct model_run run;
+        struct tensor_dir expect;
+        if (!is_there(k)) {
+            skipped++;
+            continue;
+        }
+        if (!open_folder(&run, FOLDERS[k].name, false))
+            continue;
+        expect_open(&expect, oracle_path("quantized/%s/expect.safetensors", FOLDERS[k].name));
+        const bool scheme = tensor_dir_find(&expect, "logits_fakeact_0") != NULL;
+        for (int32_t i = 0; i < PROMPTS; i++) {
+            const double rms = rms_of(&run, &expect, i, scheme ? "logits_fakeact" : "logits");
+            if (!(rms < (scheme ? SCHEME_MAX : OWN_MAX)))
+                fail_msg("%s, prompt %d: rms %.3g", FOLDERS[k].name, i, rms);
+            if (scheme)
+                worst_scheme = fmax(worst_scheme, rms);
+            else
+                worst = fmax(worst, rms);
+        }
+        struct model_slot slots[64];
+        const int32_t n_slots = model_slots(&run.model, slots, 64);
+        for (int32_t s = 0; s < n_slots && s < 64; s++)
+            fast += slots[s].bits != 0 && strncmp(slots[s].resident, "codes", 5) != 0;
+        tensor_dir_clear(&expect);
+        model_run_close(&run);
+        n++;
+    }
+    assert_true(n > 0 && fast > 0);
+    print_message("auto: %d checkpoints, rms %.2g, of schemes that quantize activations %.2g; %d "
+                  "matrices in fast layouts\n",
+                  n, worst, worst_scheme, fast);
+    say_skipped(skipped);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_auto),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
