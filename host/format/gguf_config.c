@@ -236,12 +236,17 @@ static bool copy_member(const struct writer *w, const char *from, const char *to
     return true;
 }
 
-/* What frequencies are divided by, as the writer has worked it out (llama 3's scheme). */
-static bool put_divisors(const struct writer *w)
+/* Divisors that the writer has worked out (llama 3's scheme), one list for all lengths: a longrope
+ * without a border that scales nothing. */
+static bool put_divisors(const struct writer *w, int64_t positions)
 {
     put_key(w, "rope_scaling");
-    buf_puts(w->out, "{\"rope_type\": \"divisors\"");
-    if (!put_factors(w, "divisors", "rope_freqs.weight"))
+    buf_printf(w->out,
+               "{\"rope_type\": \"longrope\", \"factor\": 1, \"attention_factor\": 1, "
+               "\"original_max_position_embeddings\": %lld",
+               (long long)positions);
+    if (!put_factors(w, "short_factor", "rope_freqs.weight") ||
+        !put_factors(w, "long_factor", "rope_freqs.weight"))
         return false;
     buf_puts(w->out, "}");
     return true;
@@ -293,7 +298,7 @@ static bool put_scaling(const struct writer *w, int64_t positions)
     if (gguf_model_tensor(w->model, "rope_factors_long.weight") != NULL)
         return put_longrope(w, positions);
     if (gguf_model_tensor(w->model, "rope_freqs.weight") != NULL)
-        return put_divisors(w);
+        return put_divisors(w, positions);
     if (type == NULL && linear != 0) {
         type = "linear";
         length = 6;

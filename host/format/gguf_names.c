@@ -197,19 +197,13 @@ static bool push_experts(struct list *list, const struct tensor *tensor, const s
     return true;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t length = strlen(text), n = strlen(end);
-    return length >= n && strcmp(text + length - n, end) == 0;
-}
-
-static bool push_tensor(struct list *list, const struct tensor *tensor,
-                        const struct gguf_arch *arch, int32_t pairs, struct err *err)
+static bool push_tensor(struct list *list, const struct tensor *tensor, const char *arch,
+                        int32_t pairs, struct err *err)
 {
     struct parsed p;
     if (is_consumed(tensor->name))
         return true;
-    const struct row *row = parse(tensor->name, &p) ? row_of(&p, arch->name) : NULL;
+    const struct row *row = parse(tensor->name, &p) ? row_of(&p, arch) : NULL;
     if (row == NULL)
         return push(list, tensor, tensor->name, err);
     if (row->change == EXPERTS)
@@ -219,7 +213,6 @@ static bool push_tensor(struct list *list, const struct tensor *tensor,
     put_name(name, sizeof name, row, &p, 0);
     if (row->change == PAIRS && pairs > 0 && tensor->dims[0] % pairs == 0)
         changed.pairs = pairs;
-    changed.plus_one = (arch->flags & GGUF_GAINS) && ends_with(tensor->name, "norm.weight");
     if (row->change == LEAD && tensor->n_dims == 1) {
         changed.n_dims = 2;
         changed.dims[1] = tensor->dims[0];
@@ -228,8 +221,8 @@ static bool push_tensor(struct list *list, const struct tensor *tensor,
     return push(list, &changed, name, err);
 }
 
-static bool move_part(struct gguf *part, const struct gguf_arch *arch, int32_t pairs,
-                      struct tensor_dir *dir, struct err *err)
+static bool move_part(struct gguf *part, const char *arch, int32_t pairs, struct tensor_dir *dir,
+                      struct err *err)
 {
     struct list list = { 0 };
     struct map seen = { 0 };
@@ -263,7 +256,7 @@ bool gguf_move_tensors(struct gguf_model *model, const struct gguf_arch *arch,
         return false;
     const int32_t pairs = head_dim % 2 == 0 && head_dim < INT32_MAX ? (int32_t)head_dim : 0;
     for (int32_t i = 0; i < model->n_parts; i++)
-        if (!move_part(&model->parts[i], arch, pairs, dir, err))
+        if (!move_part(&model->parts[i], arch->name, pairs, dir, err))
             return false;
     return true;
 }

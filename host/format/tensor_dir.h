@@ -22,7 +22,6 @@ struct tensor {
     /* Rows of a head where GGUF keeps q and k for interleaved rope: of each `pairs` rows, 2i and
      * 2i + 1 are i and i + pairs / 2 of the half-split order. 0: rows are as they should be. */
     int32_t pairs;
-    bool plus_one; /* a norm's gain that has the 1 of gemma's 1 + w in it already */
 };
 struct tensor_dir {
     struct tensor *tensors; /* [n_tensors], in file order */

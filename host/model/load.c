@@ -395,7 +395,7 @@ static bool add_norm(struct plan *plan, const struct name *name, const char *bas
     if (!add_vector(plan, tensor, n, &map, &norm->gain, &item, err))
         return false;
     item->is_gain = true;
-    item->plus_one = config->norm_plus_one && (item->tensor == NULL || !item->tensor->plus_one);
+    item->plus_one = config->norm_plus_one;
     if (!name_has_bias(config, name))
         return true;
     snprintf(tensor, sizeof tensor, "%s.bias", base);

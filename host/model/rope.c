@@ -9,9 +9,8 @@ static const struct {
     const char *name;
     enum rope_kind kind;
 } KINDS[] = {
-    { "default", ROPE_DEFAULT },   { "linear", ROPE_LINEAR }, { "dynamic", ROPE_DYNAMIC },
-    { "llama3", ROPE_LLAMA3 },     { "yarn", ROPE_YARN },     { "longrope", ROPE_LONG },
-    { "divisors", ROPE_DIVISORS },
+    { "default", ROPE_DEFAULT }, { "linear", ROPE_LINEAR }, { "dynamic", ROPE_DYNAMIC },
+    { "llama3", ROPE_LLAMA3 },   { "yarn", ROPE_YARN },     { "longrope", ROPE_LONG },
 };
 enum { POSITIONS_MAX = 1 << 24 };
 
@@ -167,9 +166,6 @@ static bool read_dict(struct rope_config *rope, const struct json_ref *dict,
         return read_yarn(rope, dict, max_positions, err);
     case ROPE_LONG:
         return read_long(rope, dict, max_positions, has_original, err);
-    case ROPE_DIVISORS:
-        return rope->dim % 2 != 0 || /* rope_read says it */
-               read_factors(rope, dict, "divisors", rope->factors[0], err);
     }
     return true;
 }
@@ -258,7 +254,6 @@ void rope_positions(const struct rope_config *rope, int32_t max_positions, int32
         break;
     case ROPE_DEFAULT:
     case ROPE_LLAMA3:
-    case ROPE_DIVISORS:
     case ROPE_LONG: /* max_position_embeddings is the stretched one */
         return;
     }
@@ -352,8 +347,6 @@ void rope_frequencies(const struct rope_config *rope, float *inv_freq, float *sc
             inv_freq[i] /= (float)rope->factor;
         else if (rope->kind == ROPE_LLAMA3)
             inv_freq[i] = scale_llama3(rope, inv_freq[i]);
-        else if (rope->kind == ROPE_DIVISORS)
-            inv_freq[i] /= rope->factors[0][i];
         for (int32_t v = 0; v < rope_variants(rope) && rope->kind == ROPE_LONG; v++)
             inv_freq[v * half + i] = 1.0f / (rope->factors[v][i] * power);
     }

@@ -12,14 +12,13 @@
 
 enum rope_kind {
     ROPE_DEFAULT,
-    ROPE_LINEAR,   /* frequencies / factor */
-    ROPE_DYNAMIC,  /* as default up to `original` positions; beyond them theta would depend on the
-                      sequence's length, which cached keys cannot follow: refused */
-    ROPE_LLAMA3,   /* low frequencies / factor, a ramp between */
-    ROPE_YARN,     /* likewise, and cos and sin are scaled */
-    ROPE_LONG,     /* a factor for each pair: one list for sequences of at most `original` tokens,
-                      another, from the first token on, for longer ones; cos and sin are scaled */
-    ROPE_DIVISORS, /* frequencies / a number each: how GGUF says llama3 (gguf_config.c) */
+    ROPE_LINEAR,  /* frequencies / factor */
+    ROPE_DYNAMIC, /* as default up to `original` positions; beyond them theta would depend on the
+                     sequence's length, which cached keys cannot follow: refused */
+    ROPE_LLAMA3,  /* low frequencies / factor, a ramp between */
+    ROPE_YARN,    /* likewise, and cos and sin are scaled */
+    ROPE_LONG,    /* a factor for each pair: one list for sequences of at most `original` tokens,
+                     another, from the first token on, for longer ones; cos and sin are scaled */
 };
 enum { ROPE_PAIRS_MAX = 512, ROPE_VARIANTS_MAX = 2 };
 struct rope_config {
@@ -33,8 +32,7 @@ struct rope_config {
     double beta_fast, beta_slow;                      /* yarn */
     double attention_factor, mscale, mscale_all;      /* yarn; long: the first; 0: not given */
     bool truncate;                                    /* yarn */
-    float factors[ROPE_VARIANTS_MAX][ROPE_PAIRS_MAX]; /* long: short ones, long ones;
-                                                         divisors: the first list */
+    float factors[ROPE_VARIANTS_MAX][ROPE_PAIRS_MAX]; /* long: short ones, long ones */
 };
 /* What a family says about its rope. */
 struct rope_rules {
