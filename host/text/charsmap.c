@@ -23,6 +23,9 @@ static uint32_t unit_at(const struct charsmap *map, uint32_t i)
     return load32(map->bytes + 4 + (size_t)i * 4);
 }
 
+static const char *find(const struct charsmap *map, const char *text, size_t length, bool longest,
+                        size_t *taken);
+
 bool charsmap_open(struct charsmap *map, const void *bytes, size_t size, enum charsmap_rule rule,
                    struct err *err)
 {
@@ -45,6 +48,11 @@ bool charsmap_open(struct charsmap *map, const void *bytes, size_t size, enum ch
     map->size = size;
     map->n_units = trie_bytes / 4;
     map->text_at = 4 + (size_t)trie_bytes;
+    for (int c = 0; c < 128; c++) {
+        char byte = (char)c;
+        size_t taken;
+        map->alone[c] = c != '\r' && find(map, &byte, 1, false, &taken) == NULL;
+    }
     return true;
 }
 
@@ -133,7 +141,16 @@ static void run_graphemes(const struct charsmap *map, const char *text, size_t l
                           struct buf *out)
 {
     for (size_t i = 0; i < length;) {
-        size_t end = grapheme_end(text, i, length), taken;
+        /* Before another ASCII character one is a cluster by itself (CR alone may not be). */
+        size_t end = i, taken;
+        while (end + 1 < length && (uint8_t)text[end] < 0x80 && (uint8_t)text[end + 1] < 0x80 &&
+               map->alone[(uint8_t)text[end]])
+            end++;
+        if (end > i) {
+            buf_put(out, text + i, end - i);
+            i = end;
+        }
+        end = grapheme_end(text, i, length);
         const char *to = NULL;
         if (end - i <= GRAPHEME_BYTES)
             to = find(map, text + i, end - i, false, &taken);

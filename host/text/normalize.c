@@ -290,6 +290,14 @@ static void clean(const struct normalizer_step *step, const char *text, size_t l
 {
     for (size_t i = 0; i < length;) {
         unsigned n;
+        size_t plain = i;
+        while (plain < length && text[plain] >= ' ' && text[plain] < 0x7f)
+            plain++;
+        if (plain > i) {
+            buf_put(out, text + i, plain - i);
+            i = plain;
+            continue;
+        }
         uint32_t code = unicode_decode(text + i, &n);
         bool blank = unicode_is_space(code), around = false;
         bool kept = code == '\t' || code == '\n' || code == '\r';
@@ -337,7 +345,12 @@ static void replace_literal(const struct normalizer_step *step, const char *text
 {
     size_t n_from = strlen(step->literal), n_to = strlen(step->content);
     const char *end = text + length, *found;
-    while ((found = memmem(text, (size_t)(end - text), step->literal, n_from)) != NULL) {
+    while (text < end) {
+        size_t left = (size_t)(end - text);
+        found = n_from == 1 ? memchr(text, step->literal[0], left)
+                            : memmem(text, left, step->literal, n_from);
+        if (!found)
+            break;
         buf_put(out, text, (size_t)(found - text));
         buf_put(out, step->content, n_to);
         text = found + n_from;
@@ -413,6 +426,8 @@ bool normalizer_run(const struct normalizer *normalizer, struct normalizer_scrat
         if (step->kind == NORMALIZER_PREPEND && !(where & NORMALIZE_FIRST))
             continue;
         if (step->kind == NORMALIZER_FORM && unicode_is_normal(step->form, text, length))
+            continue;
+        if (step->kind == NORMALIZER_STRIP_ACCENTS && unicode_is_ascii(text, length))
             continue;
         struct buf *to = &scratch->texts[turn];
         turn = 1 - turn; /* what was written last is what the next step reads */

@@ -30,6 +30,14 @@ size_t unicode_check(const char *text, size_t length)
     return length;
 }
 
+bool unicode_is_ascii(const char *text, size_t length)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < length; i++)
+        any |= (uint8_t)text[i];
+    return any < 0x80;
+}
+
 uint32_t unicode_decode_before(const char *text, size_t end, unsigned *length)
 {
     size_t at = end - 1;

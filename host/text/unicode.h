@@ -10,6 +10,8 @@
 /* The offset of the first byte that does not begin well-formed UTF-8 (RFC 3629), or `length`. */
 size_t unicode_check(const char *text, size_t length);
 
+bool unicode_is_ascii(const char *text, size_t length);
+
 /* The code point at text[0..) of well-formed UTF-8; *length (1..4) is how many bytes it takes. */
 static inline uint32_t unicode_decode(const char *text, unsigned *length)
 {

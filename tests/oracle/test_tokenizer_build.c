@@ -4,6 +4,7 @@
 #include "tests/oracle/token_cases.h"
 #include "host/text/pretok_names.h"
 #include "host/text/tokenizer_build.h"
+#include "host/text/vocab.h"
 
 struct pieces {
     struct piece *pieces;
@@ -103,6 +104,59 @@ static void test_names(void **state)
     buf_clear(&cases);
 }
 
+/* By ranks alone, as tiktoken and tekken files have them: a vocabulary whose ids are in the order
+ * of its merges means the same without the list of merges. */
+static void test_ranks(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *set, *pre;
+        int32_t bos;
+    } rows[] = {
+        { "bpe_llama3_ignore_merges", "llama-bpe", 1300 },
+        { "bpe_o200k", "gpt-4o", -1 },
+        { "bpe_gpt2", "gpt-2", -1 },
+    };
+    struct buf json, cases;
+    buf_init(&json, SIZE_MAX);
+    buf_init(&cases, SIZE_MAX);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tokenizer *t;
+        struct err err;
+        assert_true(read_any(&json, rows[i].set, "tokenizer.json"));
+        assert_true(read_any(&cases, rows[i].set, "cases.jsonl"));
+        cJSON *root = cJSON_Parse(json.bytes);
+        assert_non_null(root);
+        struct pieces p = pieces_of(root);
+        char *bytes = malloc(json.length);
+        size_t n = 0, length;
+        assert_non_null(bytes);
+        for (size_t id = 0; id < p.n; id++)
+            if (p.pieces[id].type == PIECE_NORMAL) {
+                assert_true(
+                    vocab_from_letters(p.pieces[id].text, p.pieces[id].length, bytes + n, &length));
+                p.pieces[id].text = bytes + n;
+                p.pieces[id].length = length;
+                n += length;
+            }
+        struct tokenizer_build build = { .kind = BUILD_RANKS,
+                                         .pieces = p.pieces,
+                                         .n_pieces = p.n,
+                                         .pre = rows[i].pre,
+                                         .unk = -1,
+                                         .bos = rows[i].bos,
+                                         .eos = -1 };
+        assert_ok(tokenizer_build(&t, &build, &err), &err);
+        print_message("%s by ranks: %zu cases\n", rows[i].set, run_cases(t, rows[i].set, &cases));
+        tokenizer_close(t);
+        free(bytes);
+        pieces_clear(&p);
+        cJSON_Delete(root);
+    }
+    buf_clear(&json);
+    buf_clear(&cases);
+}
+
 /* Every name of the table compiles, and cuts a text without losing any of it. */
 static bool add_up(void *arg, const char *piece, size_t length)
 {
@@ -146,6 +200,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_ranks),
         cmocka_unit_test(test_all_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

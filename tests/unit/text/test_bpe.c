@@ -6,15 +6,16 @@
 #include "host/text/bpe.h"
 
 /* Tokens are named by the order of these texts. */
-static void open_bpe(struct vocab *vocab, struct bpe *bpe, const char *const *texts, size_t n,
-                     const char *const (*merges)[2], size_t n_merges)
+static void open_bpe(struct vocab *vocab, enum vocab_kind kind, struct bpe *bpe,
+                     const char *const *texts, size_t n, const char *const (*merges)[2],
+                     size_t n_merges)
 {
     struct vocab_entry *entries = calloc(n, sizeof *entries);
     struct err err;
     for (size_t i = 0; i < n; i++)
         entries[i] =
             (struct vocab_entry){ .text = texts[i], .length = strlen(texts[i]), .id = (int32_t)i };
-    assert_ok(vocab_build(vocab, VOCAB_LETTERS, entries, n, &err), &err);
+    assert_ok(vocab_build(vocab, kind, entries, n, &err), &err);
     free(entries);
     assert_ok(bpe_open(bpe, vocab, n_merges, &err), &err);
     for (size_t i = 0; i < n_merges; i++) {
@@ -66,7 +67,7 @@ static void test_by_hand(void **state)
     struct bpe bpe;
     struct buf out;
     buf_init(&out, SIZE_MAX);
-    open_bpe(&vocab, &bpe, texts, sizeof texts / sizeof *texts, merges, 6);
+    open_bpe(&vocab, VOCAB_LETTERS, &bpe, texts, sizeof texts / sizeof *texts, merges, 6);
     for (int twice = 0; twice < 2; twice++) /* the second time from what was remembered */
         for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
             encode_text(&bpe, rows[i].text, strlen(rows[i].text), &out);
@@ -102,7 +103,7 @@ static void test_options(void **state)
     struct bpe bpe;
     struct buf out;
     buf_init(&out, SIZE_MAX);
-    open_bpe(&vocab, &bpe, texts, 5, merges, 1);
+    open_bpe(&vocab, VOCAB_LETTERS, &bpe, texts, 5, merges, 1);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[200];
         bpe.ignore_merges = rows[i].ignore;
@@ -150,9 +151,8 @@ static size_t merge_plainly(const struct bpe *bpe, int32_t *ids, size_t n)
     }
 }
 
-static void test_random(void **state)
+static void run_random(enum vocab_kind kind)
 {
-    (void)state;
     static const char *const texts[] = { "a",  "b",   "c",   "aa",  "ab",   "ba",  "bc",
                                          "ca", "aab", "abc", "bca", "aabc", "cab", "caab" };
     static const char *const merges[][2] = { { "b", "c" },  { "a", "a" },   { "a", "b" },
@@ -163,7 +163,7 @@ static void test_random(void **state)
     struct bpe bpe;
     struct bpe_scratch scratch = { 0 };
     struct ids got = { 0 };
-    open_bpe(&vocab, &bpe, texts, 14, merges, 11);
+    open_bpe(&vocab, kind, &bpe, texts, 14, merges, 11);
     for (uint64_t round = 0; round < 3000; round++) {
         char text[160];
         int32_t want[160];
@@ -182,6 +182,13 @@ static void test_random(void **state)
     bpe_scratch_clear(&scratch);
     bpe_close(&bpe);
     vocab_clear(&vocab);
+}
+
+static void test_random(void **state)
+{
+    (void)state;
+    run_random(VOCAB_LETTERS);
+    run_random(VOCAB_TEXTS); /* cut where no merge joins */
 }
 
 /* A megabyte of one letter as one piece, with merges up to 2^14 of them. */
