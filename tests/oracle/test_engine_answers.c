@@ -106,8 +106,9 @@ static struct engine_stats serve(struct model_run *run, int32_t n_pages, int32_t
 static void answers_do_not_depend_on_company(void **state)
 {
     (void)state;
-    static const char *const models[] = { "mistral_window16", "qwen3", "llama_untied" };
-    for (int32_t m = 0; m < 3; m++) {
+    static const char *const models[] = { "mistral_window16", "qwen3", "llama_untied", "gemma2",
+                                          "phi3_longrope" };
+    for (int32_t m = 0; m < 5; m++) {
         for (int32_t exact = 0; exact < 2; exact++) {
             struct model_run run;
             struct err err;
@@ -143,8 +144,57 @@ static void answers_do_not_depend_on_company(void **state)
     }
 }
 
+/* longrope: keys of a sequence of more than 32 tokens differ from its first token on. Greedy answers
+ * that cross this are what whole passes over all tokens so far give, one a token. */
+static void crossing_the_border_is_starting_anew(void **state)
+{
+    (void)state;
+    struct model_run run;
+    struct err err;
+    struct model_setup setup = { .exact = true, .ctx = CTX, .rows = CTX, .pages = true };
+    assert_ok(model_run_open(&run, oracle_path("models/phi3_longrope"), NULL, &setup, &err), &err);
+    const int32_t vocab = run.model.vocab, border = rope_border(&run.model.config.rope);
+    struct answer *answers = calloc(N, sizeof *answers);
+    float *logits = malloc((size_t)CTX * (size_t)vocab * sizeof *logits);
+    assert_true(answers && logits && border == 32);
+    serve(&run, 40, N, 24, true, answers);
+    int32_t n_crossed = 0, n_close = 0;
+    for (int32_t i = 0; i < N; i += 2) { /* the greedy ones without penalty */
+        struct request *r = make(i, vocab);
+        int32_t tokens[CTX], n = r->n_prompt;
+        memcpy(tokens, r->prompt, (size_t)n * sizeof *tokens);
+        n_crossed += n <= border && n + MAX_TOKENS > border;
+        for (int32_t k = 0; k < MAX_TOKENS; k++, n++) {
+            run.single.rope_variant = model_rope_variant(&run.model, n);
+            model_run_logits(&run, tokens, n, CTX, logits, NULL, NULL);
+            const float *row = logits + (size_t)(n - 1) * (size_t)vocab;
+            int32_t best = 0, second = 1;
+            for (int32_t t = 1; t < vocab; t++) {
+                if (row[t] > row[best]) {
+                    second = best;
+                    best = t;
+                } else if (t != best && row[t] > row[second]) {
+                    second = t;
+                }
+            }
+            if (row[best] - row[second] <= 1e-3f)
+                n_close++;
+            else if (best != answers[i].tokens[k])
+                fail_msg("answer %d, token %d: %d, want %d", i, k, answers[i].tokens[k], best);
+            tokens[n] = answers[i].tokens[k];
+        }
+        request_close(r);
+    }
+    printf("  %d answers crossed the border, %d near ties\n", n_crossed, n_close);
+    assert_true(n_crossed >= 2);
+    free(logits);
+    free(answers);
+    model_run_close(&run);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(answers_do_not_depend_on_company) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(answers_do_not_depend_on_company),
+                                        cmocka_unit_test(crossing_the_border_is_starting_anew) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
