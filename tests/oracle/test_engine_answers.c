@@ -144,8 +144,8 @@ static void answers_do_not_depend_on_company(void **state)
     }
 }
 
-/* longrope: keys of a sequence of more than 32 tokens differ from its first token on. Greedy answers
- * that cross this are what whole passes over all tokens so far give, one a token. */
+/* longrope: keys of a sequence of more than 32 tokens differ from its first token on. Greedy
+ * answers that cross this are what whole passes over all tokens so far give, one a token. */
 static void crossing_the_border_is_starting_anew(void **state)
 {
     (void)state;
