@@ -324,6 +324,19 @@ static bool read_tokenizer(struct hf_folder *folder, const struct source *source
     return source_read(source, name, TOKENIZER_BYTES_MAX, true, &folder->tokenizer, err);
 }
 
+/* How weights are quantized, in a file of its own: before config.json was the place for it. */
+static bool read_quantize(struct hf_folder *folder, const struct source *source, struct err *err)
+{
+    static const char *const NAMES[] = { "quantize_config.json", "quant_config.json",
+                                         "hf_quant_config.json" };
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (source_has(source, NAMES[i])) {
+            folder->quantize_name = NAMES[i];
+            return source_read(source, NAMES[i], SMALL_BYTES_MAX, true, &folder->quantize, err);
+        }
+    return true;
+}
+
 static bool read_texts(struct hf_folder *folder, const struct source *source, struct err *err)
 {
     const struct {
@@ -342,7 +355,7 @@ static bool read_texts(struct hf_folder *folder, const struct source *source, st
         if (!source_read(source, texts[i].name, texts[i].size_max, texts[i].required, texts[i].text,
                          err))
             return false;
-    if (!read_tokenizer(folder, source, err))
+    if (!read_tokenizer(folder, source, err) || !read_quantize(folder, source, err))
         return false;
     return folder->chat_template.bytes != NULL ||
            read_template_json(source, &folder->chat_template, err);
@@ -471,6 +484,7 @@ void hf_folder_close(struct hf_folder *folder)
     text_clear(&folder->tokenizer);
     text_clear(&folder->tokenizer_config);
     text_clear(&folder->special_tokens);
+    text_clear(&folder->quantize);
     text_clear(&folder->chat_template);
     tensor_dir_clear(&folder->tensors);
     if (folder->gguf != NULL)

@@ -22,7 +22,10 @@ struct hf_folder {
     char tokenizer_name[256];        /* which of them; "" when there is none */
     struct hf_text tokenizer_config; /* tokenizer_config.json */
     struct hf_text special_tokens;   /* special_tokens_map.json */
-    struct hf_text chat_template;    /* chat_template.jinja (or chat_template.json's text) */
+    struct hf_text quantize;         /* quantize_config.json (GPTQ), quant_config.json (AWQ) or */
+    const char
+        *quantize_name; /* hf_quant_config.json (ModelOpt), the first there is; static; NULL */
+    struct hf_text chat_template; /* chat_template.jinja (or chat_template.json's text) */
     struct tensor_dir tensors;
     /* GGUF alone: the metadata of the (first) file, owned; its vocabulary becomes the tokenizer. */
     struct gguf *gguf;

@@ -18,6 +18,7 @@ enum {
      * in fp16 (255 * 256 < 65504), and 21 binades of normal scales lie below it. */
     SCALE_TOP_EXPONENT = 7,
     F16_MANTISSA_BITS = 10,
+    F16_EXPONENT_MIN = -14,     /* of normal values */
     F16_QUANTUM_EXPONENT = -24, /* the smallest subnormal */
     /* With row factors no smaller than this, factor * 2^-24 is still a float (2^-149), so even the
      * scales of rows of subnormal floats are exact. */
@@ -296,6 +297,10 @@ bool matrix_scale_parts(const struct matrix *matrix, int32_t row, float *row_fac
     int exponent = factor_exponent((double)bits_float(most));
     *row_factor = ldexpf(1, exponent);
     for (int32_t g = 0; g < matrix->n_groups; g++) {
+        /* 11 bits, and normal as fp16: the case of nearly all, without a library call */
+        const int32_t bits = float_bits(scales[g]);
+        if ((bits & 0x1fff) == 0 && (bits >> 23 & 0xff) - 127 - exponent >= F16_EXPONENT_MIN)
+            continue;
         double scale = fabs((double)scales[g]);
         if (scale != 0 && round_up(scale, exponent + F16_QUANTUM_EXPONENT) != scale)
             return false;

@@ -89,22 +89,53 @@ static bool find(struct packed *packed, const struct finder *finder, struct err 
            part_order(packed, finder, g_idx, err);
 }
 
+/* Inputs of a whole word of one column; `places` is where they go. */
+static inline void deal_word(uint32_t word, int32_t bits, const int32_t *places, size_t first,
+                             uint8_t *to)
+{
+    const uint32_t mask = (1u << bits) - 1;
+    for (size_t i = 0; i < 32 / (size_t)bits; i++, word >>= bits)
+        to[places == NULL ? first + i : (size_t)places[first + i]] = (uint8_t)(word & mask);
+}
+
+/* 2, 4 and 8 bits: no code lies across words. */
+static void strip_of_words(const struct packed *packed, const uint8_t *column, int32_t n,
+                           uint8_t *to)
+{
+    const size_t n_in = (size_t)packed->form.n_in, n_out = (size_t)packed->form.n_out;
+    const int32_t bits = packed->form.bits;
+    const size_t per_word = 32 / (size_t)bits;
+    for (size_t i = 0; i < n_in; i += per_word)
+        for (int32_t r = 0; r < n; r++)
+            deal_word(part_word(column, i / per_word * n_out + (size_t)r), bits, packed->rank, i,
+                      to + (size_t)r * n_in);
+}
+
+static void strip_of_bits(const struct packed *packed, const uint8_t *column, int32_t n,
+                          uint8_t *to)
+{
+    const size_t n_in = (size_t)packed->form.n_in, n_out = (size_t)packed->form.n_out;
+    const int32_t bits = packed->form.bits;
+    for (size_t i = 0; i < n_in; i++) {
+        const size_t at = packed->rank == NULL ? i : (size_t)packed->rank[i];
+        for (int32_t r = 0; r < n; r++)
+            to[(size_t)r * n_in + at] =
+                (uint8_t)part_bits(column + 4 * (size_t)r, n_out, i * (size_t)bits, bits);
+    }
+}
+
 static bool codes(const struct packed *packed, int32_t row_from, int32_t n_rows, uint8_t *out,
                   struct err *err)
 {
     (void)err; /* every code is below 2^bits */
-    const size_t n_in = (size_t)packed->form.n_in, n_out = (size_t)packed->form.n_out;
-    const int32_t bits = packed->form.bits;
     for (int32_t strip = 0; strip < n_rows; strip += STRIP) {
         const int32_t n = n_rows - strip < STRIP ? n_rows - strip : STRIP;
         const uint8_t *column = packed->codes->data + 4 * (size_t)(row_from + strip);
-        uint8_t *to = out + (size_t)strip * n_in;
-        for (size_t i = 0; i < n_in; i++) {
-            const size_t at = packed->rank == NULL ? i : (size_t)packed->rank[i];
-            for (int32_t r = 0; r < n; r++)
-                to[(size_t)r * n_in + at] =
-                    (uint8_t)part_bits(column + 4 * (size_t)r, n_out, i * (size_t)bits, bits);
-        }
+        uint8_t *to = out + (size_t)strip * (size_t)packed->form.n_in;
+        if (32 % packed->form.bits == 0)
+            strip_of_words(packed, column, n, to);
+        else
+            strip_of_bits(packed, column, n, to);
     }
     return true;
 }

@@ -523,6 +523,33 @@ bool config_read(struct config *config, const char *json, size_t length, struct 
     return ok;
 }
 
+bool config_read_quantize(struct config *config, const char *name, const char *json, size_t length,
+                          struct err *err)
+{
+    struct cJSON *tree = NULL;
+    if (config->quant.method != QUANT_NONE)
+        return true;
+    bool ok = json_parse(json, length, &JSON_FILE_LIMITS, ERR_FORMAT, &tree, err);
+    if (ok) {
+        struct json_ref root = json_root(tree), inner;
+        const bool modelopt = strcmp(name, "hf_quant_config.json") == 0;
+        const char *method = modelopt                                 ? "modelopt"
+                             : strcmp(name, "quant_config.json") == 0 ? "awq"
+                                                                      : "gptq";
+        if (!modelopt)
+            ok = quant_spec_read_object(&config->quant, &root, name, method, err);
+        else if (json_is_object(&root) && json_get(&root, "quantization", &inner))
+            ok = quant_spec_read_object(&config->quant, &inner, name, method, err);
+        ok = ok && quant_spec_check(&config->quant, err);
+    }
+    json_free(tree);
+    if (!ok) {
+        config_file_error(err, name);
+        quant_spec_clear(&config->quant);
+    }
+    return ok;
+}
+
 void config_clear(struct config *config)
 {
     quant_spec_clear(&config->quant);

@@ -86,6 +86,10 @@ struct config {
  * here, by name; ERR_FORMAT: a field is missing, of the wrong type, or out of range (its path is in
  * the text). */
 MUST_USE bool config_read(struct config *config, const char *json, size_t length, struct err *err);
+/* The quantization of a file of its own (struct hf_folder's `quantize`), where config.json says
+ * nothing. `name` is static. */
+MUST_USE bool config_read_quantize(struct config *config, const char *name, const char *json,
+                                   size_t length, struct err *err);
 void config_clear(struct config *config); /* its quantization rules are owned */
 
 struct json_ref;

@@ -79,6 +79,10 @@ bool model_open(struct model *model, const struct hf_folder *folder, const char 
     const size_t size = folder != NULL ? folder->config.size : strlen(dummy_config);
     if (!config_read(&model->config, text, size, err) || !choose_ctx(model, options->ctx, err))
         goto fail;
+    if (folder != NULL && folder->quantize_name != NULL &&
+        !config_read_quantize(&model->config, folder->quantize_name, folder->quantize.bytes,
+                              folder->quantize.size, err))
+        goto fail;
     if (options->weights != WEIGHTS_AUTO && model->config.quant.method != QUANT_NONE) {
         static const char *const names[] = { "auto", "bf16", "int8", "int4" };
         err_set(err, ERR_REQUEST,

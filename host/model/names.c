@@ -292,5 +292,11 @@ bool name_is_harmless(const struct config *config, const char *tensor)
     if (config->naming == NAMING_NEOX &&
         (ends_with(tensor, ".attention.bias") || ends_with(tensor, ".attention.masked_bias")))
         return true;
+    /* Scales for keys and values of 8 bits: ours have 16 or 32. */
+    if (config->quant.method != QUANT_NONE &&
+        (ends_with(tensor, ".k_scale") || ends_with(tensor, ".v_scale") ||
+         ends_with(tensor, ".q_scale") || ends_with(tensor, ".kv_scale") ||
+         ends_with(tensor, ".prob_output_scale")))
+        return true;
     return config->tied && strcmp(tensor, name_tied_head(config)) == 0;
 }
