@@ -149,7 +149,8 @@ stage_cuda() {
     tests/gpu/pack.sh --rehearse && tests/gpu/run.sh
 }
 stage_mutation() { build/venv/bin/python tests/cuda/mutate.py; }
-stage_fuzz() { tests/fuzz/run.sh "$([ $all = 1 ] && echo 60 || echo 8)"; }
+stage_fuzz() { tests/fuzz/run.sh "$([ $all = 1 ] && echo 120 || echo 30)"; }
+stage_coverage() { tests/coverage.sh; }
 stage_release() { build release; }
 stage_full() {
     NIBBLE_ORACLE=${NIBBLE_ORACLE:-$(realpath ../shared/oracle 2>/dev/null)}
@@ -162,7 +163,7 @@ stage_bench() { tests/bench/run.sh; }
 stage_image() { docker/build-cpu.sh --test; }
 
 stages=(format floors dev http http_cuda tsan race nvcc fuzz release)
-[ $all = 1 ] && stages+=(full http_release bench cuda mutation image)
+[ $all = 1 ] && stages+=(coverage full http_release bench cuda mutation image)
 [ ${#only[@]} -gt 0 ] && stages=("${only[@]}")
 
 started=$(date +%s)

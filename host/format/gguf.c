@@ -123,7 +123,7 @@ static bool take(struct cursor *cursor, size_t n, const uint8_t **bytes, const c
 
 static bool take_u32(struct cursor *cursor, uint32_t *value, const char *what, struct err *err)
 {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     if (!take(cursor, 4, &bytes, what, err))
         return false;
     *value = (uint32_t)little(bytes, 4);
@@ -132,7 +132,7 @@ static bool take_u32(struct cursor *cursor, uint32_t *value, const char *what, s
 
 static bool take_u64(struct cursor *cursor, uint64_t *value, const char *what, struct err *err)
 {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     if (!take(cursor, 8, &bytes, what, err))
         return false;
     *value = little(bytes, 8);
