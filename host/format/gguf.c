@@ -143,7 +143,7 @@ static bool take_string(struct cursor *cursor, const char **text, size_t *length
                         struct err *err)
 {
     uint64_t n = 0;
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     if (!take_u64(cursor, &n, what, err))
         return false;
     if (n > cursor->left)
@@ -161,8 +161,8 @@ static bool take_string(struct cursor *cursor, const char **text, size_t *length
 static bool take_name(struct cursor *cursor, size_t size_max, char **name, const char *what,
                       struct err *err)
 {
-    const char *text;
-    size_t length;
+    const char *text = NULL;
+    size_t length = 0;
     *name = NULL;
     if (!take_string(cursor, &text, &length, what, err))
         return false;
@@ -206,7 +206,7 @@ static bool take_type(struct cursor *cursor, enum gguf_type *type, struct err *e
 /* Elements: skipped over, and proven to be there. */
 static bool take_elements(struct cursor *cursor, struct gguf_value *value, struct err *err)
 {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     const size_t element = TYPES[value->type].bytes;
     value->bytes = cursor->at;
     const size_t least = value->type == GGUF_STRING ? 8 : element;
@@ -223,8 +223,8 @@ static bool take_elements(struct cursor *cursor, struct gguf_value *value, struc
         return true;
     }
     for (uint64_t i = 0; i < value->n; i++) {
-        const char *text;
-        size_t length;
+        const char *text = NULL;
+        size_t length = 0;
         if (!take_string(cursor, &text, &length, "value", err))
             return false;
     }
@@ -393,7 +393,7 @@ static bool read_tensors(struct gguf *gguf, struct cursor *cursor, uint64_t n, s
 static bool read_head(struct gguf *gguf, struct cursor *cursor, uint64_t *n_tensors,
                       uint64_t *n_values, struct err *err)
 {
-    const uint8_t *magic;
+    const uint8_t *magic = NULL;
     if (!take(cursor, MAGIC_BYTES, &magic, "magic number", err))
         return false;
     if (memcmp(magic, "GGUF", MAGIC_BYTES) != 0)

@@ -194,7 +194,7 @@ static bool read_model(struct load *load)
 {
     struct tokenizer *t = load->tokenizer;
     struct json_ref model, added;
-    enum load_model type;
+    enum load_model type = LOAD_BPE;
     if (!load_must_get(load, &load->root, "model", &model) || !model_type(load, &model, &type))
         return false;
     bool any_added = json_get(&load->root, "added_tokens", &added);
