@@ -84,6 +84,9 @@ static const struct linear_row linear_rows[] = {
     { "gelu gate", 0, 0, EPILOGUE_GATE, GATE_GELU, 1, false },
     { "gelu gate by tanh", 0, 0, EPILOGUE_GATE, GATE_GELU_TANH, 1, false },
     { "relu squared gate, scaled", 0, 0, EPILOGUE_GATE, GATE_RELU2, .5f, false },
+    { "gelu of all, layer norm in front", 2, 0, EPILOGUE_ACT, GATE_GELU, 1, false },
+    { "gelu by tanh of all, norm behind, scaled", 0, 1, EPILOGUE_ACT, GATE_GELU_TANH, .5f, false },
+    { "relu squared of all, in place", 1, 0, EPILOGUE_ACT, GATE_RELU2, 1, true },
 };
 static void plain_norm(const struct norm *norm, double *x)
 {
@@ -162,6 +165,8 @@ static void check_linear_row(const struct linear_row *c, enum cpu_isa isa)
             plain_norm(norm_of(c->post, HIDDEN), p);
         for (int32_t o = 0; o < cols; o++) {
             double v = p[o] * (double)c->scale;
+            if (c->epilogue == EPILOGUE_ACT)
+                v = plain_act(c->gate, v);
             if (c->epilogue == EPILOGUE_GATE)
                 v = plain_act(c->gate, v) * p[o + cols] * (double)c->scale;
             if (c->epilogue == EPILOGUE_ADD)
@@ -236,6 +241,13 @@ static void test_functions(void **state)
                              (double)y[like][i], want);
             }
         }
+        for (int32_t i = 0; i < N; i++)
+            ones[i] = 2; /* by which scale * up is 1 */
+        ops->gate(GATE_GELU_TANH, x, ones, y[like], N, 0.5f);
+        ops->act(GATE_GELU_TANH, x, ones, N, 0.5f);
+        assert_memory_equal(ones, y[like], sizeof ones);
+        for (int32_t i = 0; i < N; i++)
+            ones[i] = 1;
         memcpy(y[like], x, sizeof x);
         ops->soft_cap(y[like], N, 0.5f, 3);
         for (int32_t i = 0; i < N; i++) {
@@ -257,15 +269,21 @@ struct store_row {
     bool interleaved, qk_norm;
     float rope_scale;
     enum dtype dtype;
+    bool whole; /* the norms are over all heads of q, of k */
+    int32_t variant;
 };
 static const struct store_row store_rows[] = {
-    { "no rotation", 0, false, false, 1, DTYPE_F32 },
-    { "rotation of halves", 16, false, false, 1, DTYPE_F32 },
-    { "rotation of neighbours", 16, true, false, 1, DTYPE_F32 },
-    { "the first half alone rotates", 8, false, false, 1, DTYPE_F32 },
-    { "scaled rotation, norm per head", 16, false, true, 1.25f, DTYPE_F32 },
-    { "bf16 pages", 16, false, true, 1, DTYPE_BF16 },
-    { "fp16 pages, neighbours, part", 8, true, false, 1, DTYPE_F16 },
+    { "no rotation", 0, false, false, 1, DTYPE_F32, false, 0 },
+    { "rotation of halves", 16, false, false, 1, DTYPE_F32, false, 0 },
+    { "rotation of neighbours", 16, true, false, 1, DTYPE_F32, false, 0 },
+    { "the first half alone rotates", 8, false, false, 1, DTYPE_F32, false, 0 },
+    { "scaled rotation, norm per head", 16, false, true, 1.25f, DTYPE_F32, false, 0 },
+    { "bf16 pages", 16, false, true, 1, DTYPE_BF16, false, 0 },
+    { "fp16 pages, neighbours, part", 8, true, false, 1, DTYPE_F16, false, 0 },
+    { "a norm over all heads", 16, false, true, 1, DTYPE_F32, true, 0 },
+    { "a norm over all heads, part", 8, true, true, 1, DTYPE_BF16, true, 0 },
+    { "the second set of frequencies", 16, false, false, 1.25f, DTYPE_F32, false, 1 },
+    { "the first set of two, in part", 8, false, true, 1, DTYPE_F32, false, 2 },
 };
 enum { DIM = 16, HEADS = 2, KV_HEADS = 1, QKV = (HEADS + 2 * KV_HEADS) * DIM };
 static void plain_head(const struct store_row *c, const struct norm *norm, const float *inv_freq,
@@ -287,13 +305,19 @@ static void plain_head(const struct store_row *c, const struct norm *norm, const
 }
 static void check_store_row(const struct store_row *c, int32_t n_threads)
 {
-    float *x = noises(30, ROWS * HIDDEN), *data = noises(31, QKV * HIDDEN), *gain = noises(32, DIM);
+    float *x = noises(30, ROWS * HIDDEN), *data = noises(31, QKV * HIDDEN),
+          *gain = noises(32, HEADS * DIM);
     const struct weight w = dense("qkv", data, QKV, HIDDEN);
-    float inv_freq[DIM / 2], y[ROWS * HEADS * DIM];
-    for (int32_t i = 0; i < DIM / 2; i++)
-        inv_freq[i] = powf(10000, -2.0f * (float)i / DIM);
+    const int32_t half = c->rotary_dim / 2, variant = c->variant % 2; /* 2: the first of two */
+    float inv_freqs[2 * (DIM / 2)] = { 0 }, y[ROWS * HEADS * DIM];
+    for (int32_t i = 0; i < 2 * half; i++)
+        inv_freqs[i] = powf(10000, -2.0f * (float)(i % half) / DIM) / (float)(1 + i / half);
+    const float *inv_freq = inv_freqs + variant * half;
+    const int32_t all = c->whole ? HEADS : 1;
     const struct norm norm = { NORM_RMS, gain, NULL, DIM, 1e-6f };
-    const struct rope rope = { inv_freq, c->rotary_dim, c->rope_scale, c->interleaved, 1 };
+    const struct norm q_norm = { NORM_RMS, gain, NULL, DIM * all, 1e-6f };
+    const struct rope rope = { inv_freqs, c->rotary_dim, c->rope_scale, c->interleaved,
+                               c->variant > 0 ? 2 : 1 };
     struct kv_cache kv = {
         .n_groups = 2, .n_kv_heads = KV_HEADS, .head_dim = DIM, .dtype = c->dtype
     };
@@ -309,12 +333,13 @@ static void check_store_row(const struct store_row *c, int32_t n_threads)
     assert_ok(batch_single_init(&single, ROWS, 128, 2, &err), &err);
     int32_t tokens[ROWS] = { 0 };
     const int32_t from = 60;
+    single.rope_variant = variant;
     const struct batch *batch = batch_single_build(&single, tokens, ROWS, from, false);
     const struct kv_store store = { .kv = &kv,
                                     .group = 1,
                                     .layer = 1,
                                     .n_heads = HEADS,
-                                    .q_norm = c->qk_norm ? &norm : NULL,
+                                    .q_norm = c->qk_norm ? &q_norm : NULL,
                                     .k_norm = c->qk_norm ? &norm : NULL,
                                     .rope = c->rotary_dim ? &rope : NULL };
     const struct linear_op op = { .x = view_of(x, DTYPE_F32, ROWS, HIDDEN),
@@ -327,14 +352,19 @@ static void check_store_row(const struct store_row *c, int32_t n_threads)
     const struct attend_op at = { .kv = &kv, .batch = batch, .group = 1, .layer = 1 };
     /* half a unit of the stored significand, of 24, 11 or 8 bits */
     const double relative = c->dtype == DTYPE_F32 ? 0 : c->dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8;
-    for (int32_t r = 0; r < ROWS; r++)
+    for (int32_t r = 0; r < ROWS; r++) {
+        double wants[(HEADS + 2 * KV_HEADS) * DIM] = { 0 };
+        for (int32_t o = 0; o < QKV; o++)
+            for (int32_t i = 0; i < HIDDEN; i++)
+                wants[o] += (double)data[o * HIDDEN + i] * (double)x[r * HIDDEN + i];
+        if (c->qk_norm && c->whole) {
+            plain_norm(&q_norm, wants);
+            plain_norm(&norm, wants + HEADS * DIM); /* one KV head */
+        }
         for (int32_t h = 0; h < HEADS + 2 * KV_HEADS; h++) {
-            double want[DIM] = { 0 };
-            for (int32_t d = 0; d < DIM; d++)
-                for (int32_t i = 0; i < HIDDEN; i++)
-                    want[d] += (double)data[(h * DIM + d) * HIDDEN + i] * (double)x[r * HIDDEN + i];
+            double *want = wants + h * DIM;
             if (h < HEADS + KV_HEADS)
-                plain_head(c, c->qk_norm ? &norm : NULL, inv_freq, from + r, want);
+                plain_head(c, c->qk_norm && !c->whole ? &norm : NULL, inv_freq, from + r, want);
             for (int32_t d = 0; d < DIM; d++) {
                 const double got = h < HEADS ? (double)y[(r * HEADS + h) * DIM + d]
                                              : plain_kv(&at, 0, from + r, h - HEADS, 0, d);
@@ -343,6 +373,7 @@ static void check_store_row(const struct store_row *c, int32_t n_threads)
                              got, want[d]);
             }
         }
+    }
     /* The other layer, the other group and earlier positions are untouched. */
     const struct attend_op layer0 = { .kv = &kv, .batch = batch, .group = 1, .layer = 0 };
     const struct attend_op group0 = { .kv = &kv, .batch = batch, .group = 0, .layer = 1 };
