@@ -8,7 +8,7 @@
 #include "host/text/unicode.h"
 
 enum {
-    WORK_BYTES_MAX = 1 << 20, /* of one token while it is decoded */
+    CONTENT_MAX = 64, /* bytes of a replacement: a token grows that many times at most */
 };
 
 /* --- parsing --------------------------------------------------------------------------------- */
@@ -62,6 +62,8 @@ static bool parse_replace(struct decoder *d, const struct json_ref *node, struct
         literal = json_get(&pattern, "String", &at);
     if (!json_string(&at, &text, err) || !get_text(node, "content", &content, err))
         return false;
+    if (strlen(content) > CONTENT_MAX)
+        return json_error(node, err, "has a content of more than %d bytes", CONTENT_MAX);
     struct decoder_step *step = add_step(d, node, DECODER_REPLACE, err);
     if (!step || !copy_text(&step->content, content, err))
         return false;
@@ -328,8 +330,7 @@ static bool decode(const struct decoder *d, struct work *w, bool first, const ch
         length = w->texts[turn].length;
         turn = 1 - turn;
         if (w->texts[0].failed || w->texts[1].failed)
-            return err_set(w->err, ERR_UNSUPPORTED, "decoding a token takes more than %d bytes",
-                           WORK_BYTES_MAX);
+            return err_set(w->err, ERR_MEMORY, "no memory to decode a token");
     }
     *out = text;
     *n_out = length;
@@ -339,8 +340,8 @@ static bool decode(const struct decoder *d, struct work *w, bool first, const ch
 static void work_init(struct work *w, struct err *err)
 {
     *w = (struct work){ .err = err };
-    buf_init(&w->texts[0], WORK_BYTES_MAX);
-    buf_init(&w->texts[1], WORK_BYTES_MAX);
+    buf_init(&w->texts[0], SIZE_MAX);
+    buf_init(&w->texts[1], SIZE_MAX);
     err->code = ERR_NONE;
 }
 
@@ -369,7 +370,10 @@ bool decoder_build(struct decoder *decoder, const struct vocab *vocab, struct er
         return true;
     work_init(&w, err);
     /* Known decoders add a blank to a token at most: a file may not ask for more than a few. */
-    buf_init(&bytes, 2 * (size_t)vocab->offsets[vocab->n] + 16 * (size_t)vocab->n + 64);
+    size_t bytes_max = 2 * (size_t)vocab->offsets[vocab->n] + 16 * (size_t)vocab->n + 64;
+    if (bytes_max > UINT32_MAX)
+        bytes_max = UINT32_MAX;
+    buf_init(&bytes, SIZE_MAX);
     decoder->n = vocab->n;
     decoder->offsets = malloc(((size_t)vocab->n + 1) * sizeof *decoder->offsets);
     if (!decoder->offsets)
@@ -381,13 +385,15 @@ bool decoder_build(struct decoder *decoder, const struct vocab *vocab, struct er
         if (!text)
             continue;
         ok = decode(decoder, &w, false, text, length, &text, &length);
+        if (ok && length > bytes_max - bytes.length)
+            ok = err_set(err, ERR_UNSUPPORTED, "the decoded tokens take more than %zu bytes",
+                         bytes_max);
         if (ok)
             put_token(decoder, text, length, &bytes);
     }
     work_clear(&w);
     if (ok && bytes.failed)
-        ok = err_set(err, ERR_UNSUPPORTED, "the decoded tokens take more than %zu bytes",
-                     bytes.limit);
+        ok = err_set(err, ERR_MEMORY, "no memory for the decoded tokens");
     if (!ok) {
         buf_clear(&bytes);
         return false;

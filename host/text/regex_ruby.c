@@ -694,6 +694,8 @@ bool regex_from_ruby(const char *pattern, size_t length, struct buf *out, struct
         return broken(&r, r.length, "a group that is not closed");
     for (int32_t i = 0; i < r.groups[0].more; i++)
         buf_putc(out, ')');
+    if (out->failed && out->length < out->limit / 2) /* it grows by short pieces */
+        return err_set(err, ERR_MEMORY, "no memory for a pattern of %zu bytes", r.length);
     if (out->failed)
         return err_set(err, ERR_UNSUPPORTED, "pattern: its PCRE2 form is too long");
     return true;

@@ -1,0 +1,91 @@
+/* Each allocation of opening a tokenizer and encoding with it fails once: a clean error, no leak
+ * (ASan). One file of each kind. */
+#include "tests/support/support.h"
+#include "tests/support/fail_alloc.h"
+#include "host/text/detok.h"
+#include "host/text/tokenizer_files.h"
+
+#define MARK "\xe2\x96\x81"
+/* sentencepiece: <unk> <s> _ a b ab; the model's type is the last byte */
+#define PIECE(length, text, text_length, more) "\x0a" length "\x0a" text_length text more
+#define SCORE                                  "\x15\x00\x00\x80\xbf"
+#define PIECES                                                                                     \
+    PIECE("\x0e", "<unk>", "\x05", SCORE "\x18\x02")                                               \
+    PIECE("\x0c", "<s>", "\x03", SCORE "\x18\x03")                                                 \
+    PIECE("\x0a", MARK, "\x03", SCORE)                                                             \
+    PIECE("\x08", "a", "\x01", SCORE)                                                              \
+    PIECE("\x08", "b", "\x01", SCORE)                                                              \
+    PIECE("\x09", "ab", "\x02", SCORE)                                                             \
+    PIECE("\x0c", "<u>", "\x03", SCORE "\x18\x04")
+static const char BPE[] = PIECES "\x12\x02\x18\x02";
+static const char UNIGRAM[] = PIECES "\x12\x02\x18\x01";
+static const char TEKKEN[] =
+    "{\"config\":{\"pattern\":\" ?\\\\p{L}+\",\"default_num_special_tokens\":3},\"vocab\":["
+    "{\"rank\":0,\"token_bytes\":\"YQ==\"},{\"rank\":1,\"token_bytes\":\"Yg==\"},"
+    "{\"rank\":2,\"token_bytes\":\"YWI=\"}]}";
+static const char WORDS[] =
+    "{\"normalizer\":{\"type\":\"BertNormalizer\"},\"pre_tokenizer\":{\"type\":"
+    "\"BertPreTokenizer\"},"
+    "\"decoder\":{\"type\":\"WordPiece\"},\"added_tokens\":[{\"id\":0,\"content\":\"[UNK]\","
+    "\"special\":true}],\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\",\"vocab\":"
+    "{\"[UNK]\":0,\"a\":1,\"##b\":2}}}";
+
+static bool open_and_use(const char *name, const char *bytes, size_t size, struct err *err)
+{
+    static const char TEXT[] =
+        "ab <u>a\u00e9\u4f60 abababababababababababababababababababababababab";
+    struct tokenizer *t;
+    struct ids ids = { 0 };
+    struct buf text;
+    if (!tokenizer_open_file(&t, name, bytes, size, NULL, err))
+        return false;
+    buf_init(&text, SIZE_MAX);
+    bool ok = tokenizer_encode(t, TEXT, sizeof TEXT - 1, ENCODE_ADD_SPECIAL, NULL, 0, &ids, err);
+    if (ok) {
+        detok_all(t, ids.ids, ids.n, true, &text);
+        if (text.failed)
+            ok = err_set(err, ERR_MEMORY, "no memory for the text");
+    }
+    buf_clear(&text);
+    ids_clear(&ids);
+    tokenizer_close(t);
+    return ok;
+}
+
+static void test_each_fails(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *bytes;
+        size_t size;
+    } rows[] = {
+        { "tokenizer.model", BPE, sizeof BPE - 1 },
+        { "tokenizer.model", UNIGRAM, sizeof UNIGRAM - 1 },
+        { "tekken.json", TEKKEN, sizeof TEKKEN - 1 },
+        { "tokenizer.json", WORDS, sizeof WORDS - 1 },
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        struct err err;
+        fail_alloc_at(INT64_MAX);
+        assert_ok(open_and_use(rows[r].name, rows[r].bytes, rows[r].size, &err), &err);
+        int64_t n = fail_alloc_seen();
+        fail_alloc_off();
+        assert_true(n > 10);
+        for (int64_t i = 1; i <= n; i++) {
+            err = (struct err){ 0 };
+            fail_alloc_at(i);
+            bool good = open_and_use(rows[r].name, rows[r].bytes, rows[r].size, &err);
+            fail_alloc_off();
+            if (good || err.code != ERR_MEMORY)
+                fail_msg("%s, allocation %d of %d: %s, code %d", rows[r].name, (int)i, (int)n,
+                         err.text, err.code);
+        }
+        print_message("%s: %d allocations\n", rows[r].name, (int)n);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_each_fails) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
