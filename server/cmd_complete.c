@@ -134,6 +134,7 @@ static bool stream(struct engine *engine, const struct model *model, struct requ
     bool returned = false, written = true;
     buf_init(&out, 1 << 20);
     detok_init(&detok, model->tokenizer, true);
+    detok_go_on(&detok, request->prompt, (size_t)request->n_prompt);
     while (!returned) {
         struct pollfd poller = { .fd = engine_news_fd(engine), .events = POLLIN };
         uint64_t n;

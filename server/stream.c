@@ -88,8 +88,10 @@ bool exchange_begin(struct exchange *x, struct err *err)
         buf_init(&c->text, TEXT_BYTES_MAX);
         buf_init(&c->held, TEXT_BYTES_MAX);
         buf_init(&c->kept, KEPT_BYTES_MAX);
-        if (x->server->model->tokenizer != NULL)
+        if (x->server->model->tokenizer != NULL) {
             detok_init(&c->detok, x->server->model->tokenizer, g->skip_special);
+            detok_go_on(&c->detok, c->request->prompt, (size_t)c->request->n_prompt);
+        }
     }
     for (int32_t i = 0; i < job->n_requests; i++)
         job->requests[i]->owner = x;

@@ -43,6 +43,22 @@ void detok_init(struct detok *detok, const struct tokenizer *tokenizer, bool ski
                              .strip = tokenizer->decoder.strip };
 }
 
+static bool gives_text(const struct detok *detok, int32_t id)
+{
+    size_t length;
+    return tokenizer_bytes(detok->tokenizer, id, &length) &&
+           !(detok->skip_special && tokenizer_is_special(detok->tokenizer, id));
+}
+
+void detok_go_on(struct detok *detok, const int32_t *prompt, size_t n)
+{
+    for (size_t i = 0; i < n && !detok->any; i++)
+        if (gives_text(detok, prompt[i])) {
+            detok->any = true;
+            detok->strip = 0;
+        }
+}
+
 /* Could more bytes make this one character? `left` bytes are all there is, and they are not one. */
 static bool may_complete(const char *bytes, size_t left)
 {

@@ -21,6 +21,9 @@ struct detok {
     uint8_t n_pending;
 };
 void detok_init(struct detok *detok, const struct tokenizer *tokenizer, bool skip_special);
+/* What is pushed goes on behind a prompt of these ids: its first token is none of a text (unless no
+ * id of the prompt gives text), so that prompt and continuation, joined, are the whole. */
+void detok_go_on(struct detok *detok, const int32_t *prompt, size_t n);
 /* Appends the text that is certain now (perhaps nothing). Unknown ids give nothing. */
 void detok_push(struct detok *detok, int32_t id, struct buf *out);
 /* The end: what is pending comes out as U+FFFD. */

@@ -229,7 +229,9 @@ bool tokenizer_open_gguf(struct tokenizer **tokenizer, const struct gguf *gguf, 
     *tokenizer = NULL;
     if (kind == NULL)
         return false;
-    struct tokenizer_build build = { .kind = kind->build, .strip_behind_special = is_phi3(gguf) };
+    struct tokenizer_build build = { .kind = kind->build,
+                                     .user_blanks = true,
+                                     .strip_behind_special = is_phi3(gguf) };
     bool add_bos = kind->add_bos;
     bool ok = read_pieces(&s, &build);
     if (kind->build == BUILD_MERGES)

@@ -127,7 +127,7 @@ static bool add_merge(struct load *load, const struct merge *m, uint32_t rank)
     struct tokenizer *t = load->tokenizer;
     size_t n[2] = { 0, 0 };
     int32_t ids[2];
-    char bytes[512];
+    char bytes[2048];
     if (m->length[0] + m->length[1] > sizeof bytes) {
         /* Letters take up to twice their bytes: no merge of a real vocabulary comes near. */
         return err_set(load->err, ERR_UNSUPPORTED, "model.merges[%u] is longer than %zu bytes",

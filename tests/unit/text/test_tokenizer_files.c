@@ -251,6 +251,37 @@ static void test_decoded(void **state)
     }
 }
 
+/* Prompt and continuation, each decoded by itself, are the whole. */
+static void test_behind_a_prompt(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sentence;
+        int32_t prompt[3];
+        size_t n;
+        const char *want; /* of _a b behind it */
+    } rows[] = {
+        { "behind a text", { 1, 6 }, 2, " ab" },
+        { "behind what is not shown", { 1 }, 1, "ab" },
+        { "behind nothing", { 0 }, 0, "ab" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tokenizer *t = open_spec((struct spec){ 2, false, true }, NULL);
+        struct detok detok;
+        struct buf text;
+        buf_init(&text, SIZE_MAX);
+        detok_init(&detok, t, true);
+        detok_go_on(&detok, rows[i].prompt, rows[i].n);
+        detok_push(&detok, 9, &text);
+        detok_push(&detok, 7, &text);
+        detok_flush(&detok, &text);
+        if (strcmp(buf_text(&text), rows[i].want) != 0)
+            fail_msg("%s: \"%s\", want \"%s\"", rows[i].sentence, buf_text(&text), rows[i].want);
+        buf_clear(&text);
+        tokenizer_close(t);
+    }
+}
+
 /* Decoders of tokenizer.json, over one small WordPiece vocabulary. */
 #define WORDS(decoder)                                                                             \
     "{\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},\"decoder\":" decoder                      \
@@ -722,10 +753,15 @@ static void test_families(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sentencepiece), cmocka_unit_test(test_decoded),
-        cmocka_unit_test(test_decoders),      cmocka_unit_test(test_forged_model),
-        cmocka_unit_test(test_changed_model), cmocka_unit_test(test_long),
-        cmocka_unit_test(test_tekken),        cmocka_unit_test(test_tiktoken),
+        cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_decoded),
+        cmocka_unit_test(test_behind_a_prompt),
+        cmocka_unit_test(test_decoders),
+        cmocka_unit_test(test_forged_model),
+        cmocka_unit_test(test_changed_model),
+        cmocka_unit_test(test_long),
+        cmocka_unit_test(test_tekken),
+        cmocka_unit_test(test_tiktoken),
         cmocka_unit_test(test_families),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
