@@ -106,16 +106,16 @@ static void print_tensors(struct buf *out, const struct inspection *in)
     char text[32], shape[32];
     double weights;
     struct model_slot total = total_of(in, &weights);
-    buf_printf(out, "tensors\n  %-42s %15s  %-19s %-26s %10s %9s\n", "slot", "shape", "stored",
+    buf_printf(out, "tensors\n  %-42s %15s  %-22s %-26s %10s %9s\n", "slot", "shape", "stored",
                "resident", "size", "bits/w");
     for (int32_t i = 0; i < in->n_slots; i++) {
         const struct model_slot *slot = &in->slots[i];
         snprintf(shape, sizeof shape, "%d x %d", (int)slot->n_out, (int)slot->n_in);
-        buf_printf(out, "  %-42s %15s  %-19s %-26s %10s %9.3f\n", slot->name, shape, slot->stored,
+        buf_printf(out, "  %-42s %15s  %-22s %-26s %10s %9.3f\n", slot->name, shape, slot->stored,
                    slot->resident, memory_text((double)slot->bytes, text, sizeof text),
                    bits_per_weight(slot));
     }
-    buf_printf(out, "  %-42s %15.0f  %-8s %-26s %10s %9.3f\n", "all", weights, "", "",
+    buf_printf(out, "  %-42s %15.0f  %-22s %-26s %10s %9.3f\n", "all", weights, "", "",
                memory_text((double)total.bytes, text, sizeof text),
                weights > 0 ? 8 * (double)total.bytes / weights : 0);
 }
@@ -171,14 +171,20 @@ static void print_json(struct buf *out, const struct inspection *in)
         buf_putc(out, ',');
         put_string(out, "resident", slot->resident);
         buf_printf(out,
-                   ",\"n_out\":%d,\"n_in\":%d,\"bits\":%d,\"group\":%d,\"bytes\":%zu,"
+                   ",\"n_out\":%d,\"n_in\":%d,\"bits\":%d,\"group\":%d,\"order\":%s,\"bytes\":%zu,"
                    "\"bits_per_weight\":%.4f}",
                    (int)slot->n_out, (int)slot->n_in, (int)slot->bits, (int)slot->group,
-                   slot->bytes, bits_per_weight(slot));
+                   slot->order ? "true" : "false", slot->bytes, bits_per_weight(slot));
     }
-    buf_puts(out, "],\"memory\":");
+    buf_printf(out, "],\"checked\":%s,\"memory\":", in->options->check ? "true" : "false");
     memory_plan_json(out, &in->loaded.plan);
     buf_puts(out, "}\n");
+}
+
+static void print_problem(void *context, const char *text)
+{
+    (void)context;
+    fprintf(stderr, "damaged: %s\n", text);
 }
 
 int cmd_inspect(const struct options *o)
@@ -187,6 +193,8 @@ int cmd_inspect(const struct options *o)
     struct buf out;
     struct inspection in = { .options = o };
     struct load_choice choice = load_choice_of(o, o->max_seqs);
+    if (o->check)
+        choice.problem = print_problem;
     log_configure(LOG_WARN, false);
     buf_init(&out, (size_t)64 << 20);
     int status;
@@ -209,6 +217,8 @@ int cmd_inspect(const struct options *o)
         print_model(&out, &in);
         print_tensors(&out, &in);
         memory_plan_print(&out, &in.loaded.plan);
+        if (o->check)
+            buf_puts(&out, "check\n  every value is finite, every code and index in range\n");
     }
     status = command_print(&out);
 end:

@@ -191,6 +191,7 @@ bool load_model(struct loaded *loaded, const struct options *options,
         .weight_bytes_max = budget_of(options, loaded->available),
         .progress = show_progress,
         .progress_context = &progress,
+        .problem = choice->problem,
     };
     bool ok = model_open(&loaded->model, loaded->has_folder ? &loaded->folder : NULL, dummy,
                          loaded->be, &model_options, err);

@@ -15,6 +15,7 @@ struct load_choice {
     int32_t ctx; /* 0: auto */
     int32_t rows_max, logit_rows_max;
     void (*tick)(void); /* called now and then while loading; NULL: nothing */
+    void (*problem)(void *context, const char *text); /* as in struct model_options */
 };
 /* What the options say about the main model; rows for max_seqs sequences. */
 struct load_choice load_choice_of(const struct options *options, int32_t max_seqs);

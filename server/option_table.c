@@ -176,6 +176,8 @@ const struct option OPTIONS[] = {
     { "timeout-ms", 0, OPTION_INT, HEALTH, AT(timeout_ms), "MS", "3000",
       "give up after this", 1, 600000, NULL, false },
 
+    { "check", 0, OPTION_FLAG, INSPECT, AT(check), NULL, NULL,
+      "look at every value: finite, codes and indices in range", 0, 0, NULL, false },
     { "json", 0, OPTION_FLAG, TOKENIZE | INSPECT | EVAL | BENCH, AT(json), NULL, NULL,
       "print one JSON object", 0, 0, NULL, false },
     { "config", 0, OPTION_TEXT, ALL, AT(config), "FILE", NULL,

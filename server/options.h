@@ -52,6 +52,7 @@ struct options {
     const char *url;   /* health */
     const char *config;
     bool help, print_config, check_config, json;
+    bool check; /* inspect: every value */
 
     struct option_device device;
     int32_t isa; /* enum cpu_isa */

@@ -122,12 +122,17 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
     else
         snprintf(slot->stored, sizeof slot->stored, "%s (%.5g bits)", dtype_name(stored),
                  8 * (double)dtype_block_bytes(stored) / block);
-    if (item->kind == ITEM_DECODE)
-        snprintf(slot->stored, sizeof slot->stored, "%s", packing_name(item->packed->packing));
+    if (item->kind == ITEM_DECODE) {
+        const struct matrix_form *form = &item->packed->form;
+        snprintf(slot->stored, sizeof slot->stored, "%s (%.4g bits)",
+                 packing_name(item->packed->packing),
+                 8 * (double)item->packed->bytes / ((double)form->n_out * (double)form->n_in));
+    }
     if (item->kind == ITEM_PACK || item->kind == ITEM_DECODE) {
         const bool order = item->packed != NULL && item->packed->order != NULL;
         slot->bits = shape->bits;
         slot->group = shape->group;
+        slot->order = order;
         snprintf(slot->resident, sizeof slot->resident, "%s group %d%s%s",
                  layout_name(shape->layout), shape->group,
                  shape->kind == CODE_TABLE ? " table"
@@ -201,7 +206,8 @@ static bool add_packed(struct plan *plan, const char *name, int32_t expert, stru
                                          .symmetric = form->symmetric,
                                          .kind = form->kind,
                                          .mins = form->mins };
-    if (!be->exact && form->kind == CODE_INT && !packed_fits_f16(packed, &lossless, err)) {
+    if (!be->exact && form->kind == CODE_INT && !packed_fits_f16(packed, &lossless, err) &&
+        plan->options->problem == NULL) {
         err_prefix(err, "%s: tensor %s", plan_file_of(plan, packed->codes), name);
         return false;
     }

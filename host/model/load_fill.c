@@ -144,9 +144,44 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
     return ok;
 }
 
+static void name_item(const struct plan *plan, const struct item *item, struct err *err)
+{
+    err_prefix(err, "tensor %s", item->name);
+    if (item->tensor != NULL)
+        err_prefix(err, "%s", plan_file_of(plan, item->tensor));
+}
+
+/* Rows that stay in the file, or are copied as they are: finite? Blocks of 4096 values. */
+static bool check_rows(const struct item *item, struct err *err)
+{
+    enum { STEP = 4096 };
+    const struct layout_shape *shape = &item->part->shape;
+    const enum dtype dtype = item->tensor->dtype;
+    const size_t n_in = (size_t)shape->n_in, element = dtype_bytes(dtype);
+    float values[STEP];
+    for (int32_t r = 0; r < shape->n_out; r++) {
+        const uint8_t *row = row_at(item, r, n_in * element);
+        for (size_t from = 0; from < n_in; from += STEP) {
+            const size_t n = n_in - from < STEP ? n_in - from : STEP;
+            half_widen(values, row + from * element, dtype, n);
+            for (size_t i = 0; i < n; i++)
+                if (!isfinite(values[i]))
+                    return err_set(err, ERR_FORMAT, "row %d, column %zu is not finite (NaN or Inf)",
+                                   r, from + i);
+        }
+    }
+    return true;
+}
+
 static bool fill_item(const struct plan *plan, const struct item *item, uint8_t *memory,
                       struct err *err)
 {
+    const bool as_stored = item->kind == ITEM_MAPPED || item->kind == ITEM_COPY;
+    if (plan->options->problem != NULL && as_stored && item->tensor != NULL &&
+        !check_rows(item, err)) {
+        name_item(plan, item, err);
+        return false;
+    }
     if (item->kind == ITEM_MAPPED) {
         const size_t row_bytes = item->bytes / (size_t)item->part->shape.n_out;
         item->part->data = item->tensor->data + (size_t)item->map.from * row_bytes;
@@ -160,9 +195,7 @@ static bool fill_item(const struct plan *plan, const struct item *item, uint8_t 
     const bool ok = item->kind == ITEM_VECTOR ? fill_vector(plan, item, to, err)
                                               : fill_matrix(plan, item, to, err);
     if (!ok) {
-        err_prefix(err, "tensor %s", item->name);
-        if (item->tensor != NULL)
-            err_prefix(err, "%s", plan_file_of(plan, item->tensor));
+        name_item(plan, item, err);
     } else if (item->packed != NULL) {
         for (int32_t i = 0; i < item->packed->n_tensors; i++) {
             const struct tensor *part = item->packed->tensors[i];
@@ -191,13 +224,20 @@ bool load_fill(const struct plan *plan, struct err *err)
         return false;
     }
     size_t done = 0;
+    int32_t n_damaged = 0;
     for (int32_t i = 0; i < plan->n_items; i++) {
-        if (!fill_item(plan, &plan->items[i], memory, err))
-            return false;
+        if (!fill_item(plan, &plan->items[i], memory, err)) {
+            if (options->problem == NULL || err->code != ERR_FORMAT)
+                return false;
+            options->problem(options->problem_context, err->text);
+            n_damaged++;
+        }
         done += plan->items[i].bytes;
         if (options->progress != NULL)
             options->progress(options->progress_context, done, total);
     }
+    if (n_damaged > 0)
+        return err_set(err, ERR_FORMAT, "%d of %d tensors are damaged", n_damaged, plan->n_items);
     model->weight_bytes = total;
     model->weight_anonymous_bytes = plan->reserved_bytes;
     return true;

@@ -29,6 +29,11 @@ struct model_options {
     /* Progress of loading: called now and then from the loading thread; NULL for none. */
     void (*progress)(void *context, size_t bytes_done, size_t bytes_total);
     void *progress_context;
+    /* Not NULL: every value of every tensor is looked at, mapped ones too, and each damaged tensor
+     * is told in one sentence; then opening fails with their number. NULL: the first one is the
+     * error, and what stays in the mapped file is not looked at. */
+    void (*problem)(void *context, const char *text);
+    void *problem_context;
 };
 
 /* Sampling defaults of generation_config.json; absent ones are neutral (temperature 1). */
@@ -108,6 +113,7 @@ struct model_slot {
     char resident[32]; /* "bf16 rows (mapped)", "W4_C16 group 128" */
     int32_t n_out, n_in;
     int32_t bits, group; /* 0: unquantized */
+    bool order;          /* in activation order */
     size_t bytes;
 };
 int32_t model_slots(const struct model *model, struct model_slot *slots, int32_t n_max);

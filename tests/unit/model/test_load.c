@@ -650,13 +650,65 @@ static void test_progress(void **state)
     tiny_close(&t);
 }
 
+static void keep_problem(void *context, const char *text)
+{
+    char *kept = context;
+    strncat(kept, text, 500 - strlen(kept));
+    strncat(kept, "|", 500 - strlen(kept));
+}
+
+/* Looking at every value: what stays in the mapped file too, and all that is damaged at once. */
+static void test_check(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sentence;
+        struct change change;
+        const char *problems, *says; /* NULL: fine */
+    } rows[] = {
+        { "nothing wrong", { .name = NULL }, "", NULL },
+        { "a matrix that stays in the file",
+          { .name = "model.layers.1.mlp.up_proj.weight", .how = POISON },
+          "model.safetensors: tensor model.layers.1.mlp.up_proj.weight: row 23, column 15 is "
+          "not finite (NaN or Inf)|",
+          "1 of 21 tensors are damaged" },
+        { "one that is copied, for its data is not aligned, and the table that is its head",
+          { .name = "model.embed_tokens.weight", .how = POISON, .tied = true, .shift = 1 },
+          "model.embed_tokens.weight: row 39, column 15 is not finite",
+          "1 of 20 tensors are damaged" },
+        { "a norm",
+          { .name = "model.norm.weight", .how = POISON },
+          "model.norm.weight: element 15 is not finite",
+          "1 of 21 tensors are damaged" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct tiny t;
+        struct err err = { 0 };
+        char problems[512] = "";
+        struct model_options options = options_of(WEIGHTS_AUTO, 32);
+        options.problem = keep_problem;
+        options.problem_context = problems;
+        const bool ok = tiny_open(&t, &rows[i].change, true, 1, &options, NULL, 0, &err);
+        if (ok != (rows[i].says == NULL))
+            fail_msg("%s: %s", rows[i].sentence, ok ? "accepted" : err.text);
+        if (ok)
+            tiny_close(&t);
+        else if (strstr(err.text, rows[i].says) == NULL)
+            fail_msg("%s: %s", rows[i].sentence, err.text);
+        const char *wanted = rows[i].problems;
+        if ((*wanted == 0) != (*problems == 0) || strstr(problems, wanted) == NULL)
+            fail_msg("%s: \"%s\"", rows[i].sentence, problems);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_options),
-        cmocka_unit_test(test_places),  cmocka_unit_test(test_slots),
-        cmocka_unit_test(test_dummy),   cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_texts),   cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_refused),  cmocka_unit_test(test_check),
+        cmocka_unit_test(test_options),  cmocka_unit_test(test_places),
+        cmocka_unit_test(test_slots),    cmocka_unit_test(test_dummy),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_progress),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
