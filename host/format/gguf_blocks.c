@@ -70,8 +70,18 @@ static void q8_0(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
 /* qs[64] as planes of two bits. */
 static void planes(const uint8_t *qs, uint8_t *codes)
 {
-    for (int32_t i = 0; i < 256; i++)
-        codes[i] = qs[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3;
+    for (int32_t half = 0; half < 2; half++)
+        for (int32_t p = 0; p < 4; p++)
+            for (int32_t l = 0; l < 32; l++)
+                codes[half * 128 + p * 32 + l] = qs[half * 32 + l] >> (2 * p) & 3;
+}
+
+/* Bit g of byte l is worth 1 << place in code 32g + l. */
+static void high_bits(const uint8_t *bytes, int32_t place, uint8_t *codes)
+{
+    for (int32_t g = 0; g < 8; g++)
+        for (int32_t l = 0; l < 32; l++)
+            codes[g * 32 + l] = (uint8_t)(codes[g * 32 + l] | (bytes[l] >> g & 1) << place);
 }
 
 static void q2_k(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
@@ -95,8 +105,7 @@ static void q3_k(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
         scales[g] = d * (float)((low | high << 4) - 32);
     }
     planes(b + 32, codes);
-    for (int32_t i = 0; i < 256; i++)
-        codes[i] = (uint8_t)(codes[i] | (b[i % 32] >> (i / 32) & 1) << 2);
+    high_bits(b, 2, codes);
 }
 
 /* Q4_K and Q5_K: eight scales and eight mins of six bits each in twelve bytes. */
@@ -115,8 +124,9 @@ static void scales_of_six_bits(const uint8_t *b, float *scales, float *mins)
 /* 32 bytes hold 64 elements: low nibbles the first half. */
 static void wide_nibbles(const uint8_t *qs, uint8_t *codes)
 {
-    for (int32_t i = 0; i < 256; i++)
-        codes[i] = qs[i / 64 * 32 + i % 32] >> (i / 32 % 2 * 4) & 15;
+    for (int32_t g = 0; g < 8; g++)
+        for (int32_t l = 0; l < 32; l++)
+            codes[g * 32 + l] = qs[g / 2 * 32 + l] >> (g % 2 * 4) & 15;
 }
 
 static void q4_k(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
@@ -129,8 +139,7 @@ static void q5_k(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
 {
     scales_of_six_bits(b, scales, mins);
     wide_nibbles(b + 48, codes);
-    for (int32_t i = 0; i < 256; i++)
-        codes[i] = (uint8_t)(codes[i] | (b[16 + i % 32] >> (i / 32) & 1) << 4);
+    high_bits(b + 16, 4, codes);
 }
 
 static void q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
@@ -140,11 +149,13 @@ static void q6_k(const uint8_t *b, uint8_t *codes, float *scales, float *mins)
     const float d = f16(b + 208);
     for (int32_t g = 0; g < 16; g++)
         scales[g] = d * (float)(int8_t)b[192 + g];
-    for (int32_t i = 0; i < 256; i++) {
-        const int32_t half = i / 128, part = i / 32 % 4, l = i % 32;
-        const int32_t low = ql[half * 64 + part % 2 * 32 + l] >> (part / 2 * 4) & 15;
-        const int32_t high = qh[half * 32 + l] >> (part * 2) & 3;
-        codes[i] = (uint8_t)(low | high << 4);
+    planes(qh, codes); /* the two high bits */
+    for (int32_t part = 0; part < 8; part++) {
+        const uint8_t *low = ql + part / 4 * 64 + part % 2 * 32;
+        for (int32_t l = 0; l < 32; l++) {
+            const int32_t high = codes[part * 32 + l] << 4;
+            codes[part * 32 + l] = (uint8_t)((low[l] >> (part / 2 % 2 * 4) & 15) | high);
+        }
     }
 }
 
