@@ -95,9 +95,10 @@ static inline void gguf_file_floats(struct gguf_file *f, const char *key, const 
     }
 }
 
-/* F32; dims outermost first, 0: no further one. Element i is i + 1. */
-static inline void gguf_file_tensor(struct gguf_file *f, const char *name, int32_t a, int32_t b,
-                                    int32_t c)
+/* The list's entry; dims outermost first, 0: no further one. Returns the number of elements, whose
+ * bytes go to f->data next. */
+static inline int64_t gguf_file_entry(struct gguf_file *f, const char *name, uint32_t type,
+                                      int32_t a, int32_t b, int32_t c)
 {
     const int32_t dims[3] = { c, b, a };
     uint32_t n_dims = 0;
@@ -111,15 +112,35 @@ static inline void gguf_file_tensor(struct gguf_file *f, const char *name, int32
             gguf_put(&f->tensors, (uint64_t)dims[i], 8);
             n *= dims[i];
         }
-    gguf_put(&f->tensors, 0, 4);
+    gguf_put(&f->tensors, type, 4);
     while (f->data.length % 32 != 0)
         buf_putc(&f->data, 0);
     gguf_put(&f->tensors, f->data.length, 8);
+    f->n_tensors++;
+    return n;
+}
+
+/* F32: element i is i + 1. */
+static inline void gguf_file_tensor(struct gguf_file *f, const char *name, int32_t a, int32_t b,
+                                    int32_t c)
+{
+    const int64_t n = gguf_file_entry(f, name, 0, a, b, c);
     for (int64_t i = 0; i < n; i++) {
         const float value = (float)(i + 1);
         buf_put(&f->data, &value, sizeof value);
     }
-    f->n_tensors++;
+}
+
+/* Q8_0: all scales are `scale` (fp16 bits), code i of a block is i. */
+static inline void gguf_file_blocks(struct gguf_file *f, const char *name, int32_t a, int32_t b,
+                                    uint16_t scale)
+{
+    const int64_t n = gguf_file_entry(f, name, 8, a, b, 0);
+    for (int64_t i = 0; i < n / 32; i++) {
+        gguf_put(&f->data, scale, 2);
+        for (int k = 0; k < 32; k++)
+            buf_putc(&f->data, (char)k);
+    }
 }
 
 /* The file's bytes; malloc'ed. Clears f. */
