@@ -22,6 +22,9 @@ struct tensor {
     /* Rows of a head where GGUF keeps q and k for interleaved rope: of each `pairs` rows, 2i and
      * 2i + 1 are i and i + pairs / 2 of the half-split order. 0: rows are as they should be. */
     int32_t pairs;
+    /* Elements from one row (of a vector: element) to the next, and from one column to the next,
+     * where this is a part of a larger tensor. row_step 0: rows follow each other. */
+    int64_t row_step, col_step;
 };
 struct tensor_dir {
     struct tensor *tensors; /* [n_tensors], in file order */

@@ -252,6 +252,7 @@ static bool read_norms(struct config *c, const struct family *family, const stru
     c->norm_plus_one = c->norm_plus_one && !is_gain;
     c->sub_norms = family->sub_norms;
     c->qk_norm = family->qk_norm;
+    c->sinks = family->sinks;
     c->parallel = family->parallel;
     if (!(family->keys & KEYS_PARALLEL))
         return true;

@@ -28,12 +28,14 @@ struct config_layer {
 enum expert_names {
     EXPERTS_MIXTRAL, /* block_sparse_moe.gate, .experts.N.w1 (gate), w3 (up), w2 (down) */
     EXPERTS_QWEN,    /* mlp.gate, mlp.experts.N.gate_proj, up_proj, down_proj */
+    EXPERTS_GPT_OSS, /* mlp.router, and the same */
 };
 struct config_experts {
     int32_t n, n_chosen;  /* n 0: no layer has experts */
     int32_t width;        /* outputs of gate and of up */
     int32_t shared_width; /* of an expert that every row goes through; 0: there is none */
     enum expert_names names;
+    bool transposed; /* tensors of all experts are [experts][inputs][outputs] (fused_experts.h) */
     enum route route;
     bool bias; /* router, gate, up and down */
     enum gate gate;
@@ -62,6 +64,7 @@ struct config {
     bool sub_norms;                /* in front of o and down too */
     enum qk_norm qk_norm;
     bool qkv_bias, o_bias, mlp_bias; /* mlp: gate, up and down */
+    bool sinks;                      /* a logit a head that takes its share and gives nothing */
     enum naming naming;
     bool fused_qkv, fused_gate; /* stored as one tensor of q|k|v, of gate|up */
     bool plain_mlp;             /* down . act(up . x): no gate */

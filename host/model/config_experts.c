@@ -21,6 +21,7 @@ static const struct expert_rules RULES[] = {
       false },
     { "qwen3_moe", EXPERTS_QWEN, 128, 8, "moe_intermediate_size", 768, true, true, 0, false,
       false },
+    { "gpt_oss", EXPERTS_GPT_OSS, 128, 4, NULL, 0, false, false, 0, true, true },
 };
 
 static bool read_count(const struct json_ref *root, const char *key, int64_t low, int64_t high,
@@ -86,6 +87,7 @@ bool config_read_experts(struct config *c, const struct json_ref *root, struct e
                                   .width = rules->width_key != NULL ? rules->width_default
                                                                     : c->intermediate,
                                   .shared_width = rules->shared_default,
+                                  .transposed = rules->names == EXPERTS_GPT_OSS,
                                   .bias = rules->bias,
                                   .gate = c->gate };
     /* Old files have one name, what transformers 5 writes may have the other. */

@@ -311,7 +311,8 @@ void model_forward(struct model *model, const struct batch *batch, const struct 
                                                  .layer = store.layer,
                                                  .n_heads = c->n_heads,
                                                  .scale = c->attend_scale,
-                                                 .soft_cap = c->attend_soft_cap });
+                                                 .soft_cap = c->attend_soft_cap,
+                                                 .sinks = layer->sinks });
         if (c->parallel) /* reads x before o changes it */
             feed_forward(&step, c, s, l, x);
         linear(&step, (struct linear_op){ .w = &layer->o,

@@ -42,6 +42,7 @@ struct family {
     const char *epsilon_key; /* NULL: rms_norm_eps */
     double epsilon;          /* 0: 1e-6 */
     enum qk_norm qk_norm;
+    bool sinks;
     /* tensors */
     enum naming naming;
     bool fused_qkv, fused_gate, plain_mlp;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "host/model/fused_experts.h"
 #include "host/model/load_plan.h"
 
 /* ---- plan -------------------------------------------------------------------------------------
@@ -78,11 +79,11 @@ static bool add_vector(struct plan *plan, const char *name, int32_t n, const str
     if (!find_tensor(plan, name, map->n_stored, 0, &tensor, err))
         return false;
     struct item *item = add_item(plan, ITEM_VECTOR, name, (size_t)n * sizeof(float));
+    *added = item;
     item->tensor = tensor;
     item->vector = vector;
     item->n = n;
     item->map = *map;
-    *added = item;
     return true;
 }
 
@@ -187,8 +188,8 @@ static const char *label_of(const struct name *name, const char *tensor, char *t
 static bool can_map(const struct backend *be, const struct tensor *tensor,
                     const struct row_map *map, int32_t n_out)
 {
-    return tensor != NULL && be->host_memory && tensor->pairs == 0 && map->run == n_out &&
-           (uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
+    return tensor != NULL && be->host_memory && tensor->pairs == 0 && tensor->row_step == 0 &&
+           map->run == n_out && (uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
 }
 
 /* Where a matrix that came quantized will live, and in which layout. */
@@ -264,18 +265,76 @@ static bool find_packed(struct plan *plan, const char *name, int32_t n_out, int3
     return true;
 }
 
-/* expert: its index; 0 for other matrices. */
-static bool add_matrix(struct plan *plan, const struct name *row, const char *stored_name,
-                       int32_t expert, int32_t n_out, int32_t n_in, struct weight_part *part,
+/* gpt-oss in mxfp4: an expert's rows of the tensors of all experts; gate and up take turns. */
+static bool find_slice(struct plan *plan, const struct name *row, int32_t l, int32_t expert,
+                       int32_t n_out, int32_t n_in, struct row_map *map, struct packed **packed,
                        struct err *err)
 {
+    const struct config *config = &plan->model->config;
+    const bool gate_up = row->slot == MATRIX_EXPERT_GATE_UP;
+    char name[96];
+    struct packed found;
+    snprintf(name, sizeof name, "model.layers.%d.mlp.experts.%s", l,
+             gate_up ? "gate_up_proj" : "down_proj");
+    if (!packed_find_mxfp4_slice(&found, plan->tensors, name, config->experts.n, expert,
+                                 gate_up ? 2 * n_out : n_out, n_in, err))
+        return false;
+    if (found.packing == PACKING_NONE)
+        return true;
+    if (gate_up)
+        *map = (struct row_map){ .n_stored = 2 * n_out, .from = row->part, .run = 1, .stride = 2 };
+    *packed = malloc(sizeof **packed);
+    if (*packed == NULL) {
+        packed_clear(&found);
+        return err_set(err, ERR_MEMORY, "no memory for the plan of %s", name);
+    }
+    **packed = found;
+    return true;
+}
+
+/* Where a matrix is: quantized (*packed, which the caller owns), a part of a tensor of all experts
+ * (*view, whose name is not NULL), or a tensor of its own (*tensor). */
+static bool find_matrix(struct plan *plan, const struct name *row, const char *name, int32_t l,
+                        int32_t expert, int32_t n_out, int32_t n_in, struct row_map *map,
+                        struct packed **packed, struct tensor *view, const struct tensor **tensor,
+                        struct err *err)
+{
+    const struct tensor *whole = NULL;
+    *packed = NULL;
+    *view = (struct tensor){ 0 };
+    if (name_is_expert(row) && plan->tensors != NULL) {
+        if (!find_slice(plan, row, l, expert, n_out, n_in, map, packed, err))
+            return false;
+        if (*packed != NULL)
+            return true;
+        if (!fused_expert(&plan->model->config, plan->tensors, l, row->slot, row->part, expert,
+                          false, view, &whole, err))
+            return false;
+        if (whole != NULL) {
+            plan->used[whole - plan->tensors->tensors] = true;
+            *tensor = view;
+            return true;
+        }
+    }
+    if (!find_packed(plan, name, map->n_stored, n_in, packed, err))
+        return false;
+    return *packed != NULL || find_tensor(plan, name, map->n_stored, n_in, tensor, err);
+}
+
+/* l, expert: its layer and index; 0 for other matrices. */
+static bool add_matrix(struct plan *plan, const struct name *row, const char *stored_name,
+                       int32_t l, int32_t expert, int32_t n_out, int32_t n_in,
+                       struct weight_part *part, struct err *err)
+{
     const struct backend *be = plan->model->be;
-    const struct row_map map = name_rows(&plan->model->config, row);
-    const struct tensor *tensor;
+    struct row_map map = name_rows(&plan->model->config, row);
+    const struct tensor *tensor = NULL;
+    struct tensor view;
     char text[96];
     const char *name = label_of(row, stored_name, text, sizeof text);
     struct packed *packed;
-    if (!find_packed(plan, stored_name, map.n_stored, n_in, &packed, err))
+    if (!find_matrix(plan, row, stored_name, l, expert, n_out, n_in, &map, &packed, &view, &tensor,
+                     err))
         return false;
     if (packed != NULL) {
         const int32_t n_items = plan->n_items;
@@ -286,8 +345,6 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
         }
         return ok;
     }
-    if (!find_tensor(plan, stored_name, map.n_stored, n_in, &tensor, err))
-        return false;
     enum dtype stored = plan->model->config.dtype;
     if (tensor != NULL)
         stored = tensor->dtype;
@@ -326,7 +383,8 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
     }
     part->bytes = bytes;
     struct item *item = add_item(plan, kind, name, bytes);
-    item->tensor = tensor;
+    item->view = view;
+    item->tensor = view.name != NULL ? &item->view : tensor;
     item->part = part;
     item->map = map;
     plan->model->n_parameters += (int64_t)n_out * n_in;
@@ -423,6 +481,29 @@ static bool has_stray_bias(struct plan *plan, const char *name)
     return !zero;
 }
 
+/* A matrix's bias: a tensor of its own, or a part of that of all experts. */
+static bool add_bias(struct plan *plan, const struct name *name, const char *tensor, int32_t l,
+                     int32_t expert, int32_t n_out, struct weight_part *part, struct err *err)
+{
+    const struct tensor *whole = NULL;
+    const struct row_map map = name_rows(&plan->model->config, name);
+    struct tensor view;
+    struct item *item;
+    if (name_is_expert(name) && !fused_expert(&plan->model->config, plan->tensors, l, name->slot,
+                                              name->part, expert, true, &view, &whole, err))
+        return false;
+    if (whole == NULL)
+        return add_vector(plan, tensor, n_out, &map, &part->bias, &item, err);
+    plan->used[whole - plan->tensors->tensors] = true;
+    item = add_item(plan, ITEM_VECTOR, tensor, (size_t)n_out * sizeof(float));
+    item->view = view;
+    item->tensor = &item->view;
+    item->vector = &part->bias;
+    item->n = n_out;
+    item->map = map;
+    return true;
+}
+
 /* One row of the table of names, in one layer; of one expert where it has one each. */
 static bool add_name(struct plan *plan, const struct name *name, int32_t l, int32_t expert,
                      struct err *err)
@@ -437,6 +518,10 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, int3
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     snprintf(base, sizeof base, name->hf, l, expert); /* a format of ours, names.c */
 #pragma GCC diagnostic pop
+    if (name->slot == VECTOR_SINKS) {
+        const struct row_map map = map_all(n_out);
+        return add_vector(plan, base, n_out, &map, &state->layers[l].sinks, &item, err);
+    }
     if (name_is_vector(name))
         return add_norm(plan, name, base, n_out, norm_of(state, l, name->slot), err);
     snprintf(tensor, sizeof tensor, "%s.weight", base);
@@ -446,13 +531,12 @@ static bool add_name(struct plan *plan, const struct name *name, int32_t l, int3
     weight->n_in = n_in;
     weight->n_out += n_out;
     struct weight_part *part = &weight->parts[weight->n_parts++];
-    if (!add_matrix(plan, name, tensor, expert, n_out, n_in, part, err))
+    if (!add_matrix(plan, name, tensor, l, expert, n_out, n_in, part, err))
         return false;
-    const struct row_map map = name_rows(config, name);
     snprintf(tensor, sizeof tensor, "%s.bias", base);
     if (!name_has_bias(config, name) && !has_stray_bias(plan, tensor))
         return true;
-    return add_vector(plan, tensor, n_out, &map, &part->bias, &item, err);
+    return add_bias(plan, name, tensor, l, expert, n_out, part, err);
 }
 
 static void name_weights(struct model_state *state, int32_t n_layers)

@@ -61,6 +61,12 @@ static void widen_vector(const struct item *item, float *values)
 {
     const enum dtype dtype = item->tensor->dtype;
     const size_t element = dtype_bytes(dtype);
+    const int64_t step = item->tensor->row_step;
+    if (step != 0) {
+        for (int32_t i = 0; i < item->n; i++)
+            half_widen(values + i, item->tensor->data + (size_t)(i * step) * element, dtype, 1);
+        return;
+    }
     if (is_run(item, item->n))
         half_widen(values, row_at(item, 0, element), dtype, (size_t)item->n);
     for (int32_t i = 0; !is_run(item, item->n) && i < item->n; i++)
@@ -120,11 +126,13 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
         .map = item->map,
         .dtype = item->tensor == NULL ? DTYPE_NONE : item->tensor->dtype,
         .pairs = item->tensor == NULL ? 0 : item->tensor->pairs,
+        .row_step = item->tensor == NULL ? 0 : item->tensor->row_step,
+        .col_step = item->tensor == NULL ? 0 : item->tensor->col_step,
         .seed = seed_of(item->name),
         .amplitude = amplitude_of(shape->n_in),
     };
     item->part->data = to;
-    if (item->kind == ITEM_COPY && item->tensor != NULL)
+    if (item->kind == ITEM_COPY && item->tensor != NULL && item->tensor->row_step == 0)
         return copy_rows(be, item, to, err);
     if (pack && be->ops->pack != NULL)
         return repack_on_device(&source, shape, be, to, be->pool, err);
@@ -134,8 +142,8 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
     if (here == NULL)
         return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
     bool ok = pack ? repack_quantize(&source, shape, here, be->pool, err)
-                   : repack_random(&source, shape->n_out, shape->n_in, item->part->dtype, here,
-                                   be->pool, err);
+                   : repack_rows(&source, shape->n_out, shape->n_in, item->part->dtype, here,
+                                 be->pool, err);
     if (here != to) {
         if (ok)
             be->ops->upload(be, to, here, item->bytes);

@@ -21,7 +21,8 @@ struct item {
     struct row_map map;          /* which rows of the tensor */
     bool is_gain;                /* random: 1, not about 0 */
     bool plus_one;               /* what is stored is one less */
-    size_t offset, bytes;        /* in the reserved piece; ITEM_MAPPED: no offset */
+    struct tensor view;   /* an expert's part of a tensor of all: what `tensor` points to then */
+    size_t offset, bytes; /* in the reserved piece; ITEM_MAPPED: no offset */
     char name[96];
 };
 struct plan {

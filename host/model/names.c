@@ -46,6 +46,7 @@ const struct name NAMES[] = {
     NORM(L "self_attn.q_norm", VECTOR_Q_NORM, EXTENT_Q, NEED_QK_NORM_ROW),
     NORM(L "self_attn.k_norm", VECTOR_K_NORM, EXTENT_KV, NEED_QK_NORM_ROW),
     NORM(L "self_attn.attn_sub_norm", VECTOR_O_NORM, EXTENT_Q, NEED_SUB_NORMS),
+    NORM(L "self_attn.sinks", VECTOR_SINKS, EXTENT_HEADS, NEED_SINKS),
     PART(L "self_attn.o_proj", MATRIX_O, 0, EXTENT_HIDDEN, EXTENT_Q, NEED_LLAMA, BIAS_O),
     NORM(L "post_attention_layernorm", VECTOR_POST_ATTN_NORM, EXTENT_HIDDEN, NEED_GEMMA),
     NORM(L "post_attention_layernorm", VECTOR_POST_ATTN_NORM, EXTENT_HIDDEN, NEED_POST),
@@ -80,12 +81,14 @@ const struct name NAMES[] = {
     PART(L "block_sparse_moe.experts.%d.w2", MATRIX_EXPERT_DOWN, 0, EXTENT_HIDDEN, EXTENT_EXPERT,
          NEED_MIXTRAL, BIAS_NONE),
     PART(L "mlp.gate", MATRIX_ROUTER, 0, EXTENT_EXPERTS, EXTENT_HIDDEN, NEED_QWEN, BIAS_NONE),
+    PART(L "mlp.router", MATRIX_ROUTER, 0, EXTENT_EXPERTS, EXTENT_HIDDEN, NEED_GPT_OSS,
+         BIAS_EXPERTS),
     PART(L "mlp.experts.%d.gate_proj", MATRIX_EXPERT_GATE_UP, 0, EXTENT_EXPERT, EXTENT_HIDDEN,
-         NEED_QWEN, BIAS_NONE),
+         NEED_MODULES, BIAS_EXPERTS),
     PART(L "mlp.experts.%d.up_proj", MATRIX_EXPERT_GATE_UP, 1, EXTENT_EXPERT, EXTENT_HIDDEN,
-         NEED_QWEN, BIAS_NONE),
+         NEED_MODULES, BIAS_EXPERTS),
     PART(L "mlp.experts.%d.down_proj", MATRIX_EXPERT_DOWN, 0, EXTENT_HIDDEN, EXTENT_EXPERT,
-         NEED_QWEN, BIAS_NONE),
+         NEED_MODULES, BIAS_EXPERTS),
     PART(L "mlp.shared_expert.gate_proj", MATRIX_SHARED_GATE_UP, 0, EXTENT_SHARED, EXTENT_HIDDEN,
          NEED_SHARED, BIAS_NONE),
     PART(L "mlp.shared_expert.up_proj", MATRIX_SHARED_GATE_UP, 1, EXTENT_SHARED, EXTENT_HIDDEN,
@@ -132,6 +135,8 @@ int32_t name_extent(const struct config *config, enum extent extent)
         return config->intermediate;
     case EXTENT_VOCAB:
         return config->vocab;
+    case EXTENT_HEADS:
+        return config->n_heads;
     case EXTENT_EXPERTS:
         return config->experts.n;
     case EXTENT_EXPERT:
@@ -163,7 +168,9 @@ static unsigned mlp_needs(const struct config *config, bool has_experts)
 {
     const struct config_experts *experts = &config->experts;
     if (has_experts)
-        return (experts->names == EXPERTS_MIXTRAL ? NEED_MIXTRAL : NEED_QWEN) |
+        return (experts->names == EXPERTS_MIXTRAL ? NEED_MIXTRAL
+                : experts->names == EXPERTS_QWEN  ? NEED_QWEN | NEED_MODULES
+                                                  : NEED_GPT_OSS | NEED_MODULES) |
                (experts->shared_width > 0 ? NEED_SHARED : 0);
     if (config->plain_mlp)
         return NEED_PLAIN_MLP;
@@ -180,6 +187,7 @@ bool name_needed(const struct config *config, const struct name *name, int32_t l
     have |= config->qk_norm == QK_NORM_ROW ? NEED_QK_NORM_ROW : 0;
     have |= config->fused_qkv ? NEED_QKV_FUSED : NEED_QKV_APART;
     have |= config->sub_norms ? NEED_SUB_NORMS : 0;
+    have |= config->sinks ? NEED_SINKS : 0;
     return (name->need & ~have) == 0;
 }
 
@@ -257,6 +265,8 @@ const char *slot_name(enum matrix_slot slot)
         return "mlp_norm";
     case VECTOR_FINAL_NORM:
         return "final_norm";
+    case VECTOR_SINKS:
+        return "sinks";
     case VECTOR_Q_NORM:
         return "q_norm";
     case VECTOR_K_NORM:

@@ -37,6 +37,7 @@ enum matrix_slot {
     VECTOR_DOWN_NORM,
     VECTOR_POST_ATTN_NORM, /* behind o, of what is added to the residual */
     VECTOR_POST_MLP_NORM,  /* behind down */
+    VECTOR_SINKS,          /* a number a head; no ".weight" in its name */
 };
 enum extent {
     EXTENT_ONE, /* n_in of a vector */
@@ -46,6 +47,7 @@ enum extent {
     EXTENT_HEAD_DIM,
     EXTENT_MLP, /* intermediate */
     EXTENT_VOCAB,
+    EXTENT_HEADS,
     EXTENT_EXPERTS,
     EXTENT_EXPERT, /* width of an expert */
     EXTENT_SHARED, /* of the shared one */
@@ -74,7 +76,10 @@ enum need {
     /* layers with experts of these names, with a shared one; no other needs of an MLP hold there */
     NEED_MIXTRAL = 1 << 17,
     NEED_QWEN = 1 << 18,
-    NEED_SHARED = 1 << 19,
+    NEED_GPT_OSS = 1 << 19,
+    NEED_MODULES = 1 << 20, /* of either: mlp.experts.N... */
+    NEED_SHARED = 1 << 21,
+    NEED_SINKS = 1 << 22,
 };
 enum bias { BIAS_NONE, BIAS_QKV, BIAS_O, BIAS_MLP, BIAS_NORM, BIAS_EXPERTS };
 /* How a part lies in the tensor of its name. */

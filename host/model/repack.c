@@ -50,11 +50,42 @@ static int64_t stored_row(const struct repack_source *source, int32_t row)
     return tensor_row(source->pairs, row_map_at(&source->map, row));
 }
 
+/* Rows with steps between rows and columns. Across columns a run of rows is widened at once. */
+static void stepped_rows(const struct repack_source *source, int32_t n_in, int32_t row_from,
+                         int32_t n_rows, float *out)
+{
+    enum { RUN = 256 };
+    const int64_t bytes = (int64_t)dtype_bytes(source->dtype);
+    const uint8_t *from = source->data + row_from * source->row_step * bytes;
+    if (source->col_step == 1) {
+        for (int32_t r = 0; r < n_rows; r++)
+            half_widen(out + (int64_t)r * n_in, from + r * source->row_step * bytes, source->dtype,
+                       (size_t)n_in);
+        return;
+    }
+    float run[RUN];
+    const int32_t most = source->row_step < RUN ? (int32_t)(RUN / source->row_step) : 1;
+    for (int32_t r = 0, n = 0; r < n_rows; r += n) {
+        n = n_rows - r < most ? n_rows - r : most;
+        const size_t width = (size_t)((n - 1) * source->row_step + 1);
+        for (int32_t i = 0; i < n_in; i++) {
+            half_widen(run, from + (r * source->row_step + i * source->col_step) * bytes,
+                       source->dtype, width);
+            for (int32_t k = 0; k < n; k++)
+                out[(int64_t)(r + k) * n_in + i] = run[k * source->row_step];
+        }
+    }
+}
+
 static void source_rows(const struct job *job, int32_t row_from, int32_t n_rows, float *out)
 {
     const struct repack_source *source = job->source;
     const size_t n_in = (size_t)job->shape->n_in;
     const size_t row_bytes = n_in * dtype_bytes(source->dtype);
+    if (source->data != NULL && source->row_step != 0) {
+        stepped_rows(source, job->shape->n_in, row_from, n_rows, out);
+        return;
+    }
     if (source->data != NULL && source->pairs == 0) {
         for (int32_t r = 0, n = 0; r < n_rows; r += n) { /* runs of rows that lie together */
             const int32_t left = source->map.run - (row_from + r) % source->map.run;
@@ -290,10 +321,10 @@ bool repack_on_device(const struct repack_source *source, const struct layout_sh
     return ok;
 }
 
-bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_in,
-                   enum dtype dtype, void *to, struct pool *pool, struct err *err)
+bool repack_rows(const struct repack_source *source, int32_t n_out, int32_t n_in, enum dtype dtype,
+                 void *to, struct pool *pool, struct err *err)
 {
-    CHECK(source->data == NULL);
+    CHECK(source->data == NULL || source->dtype == dtype);
     const struct layout_shape shape = { .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
     struct job job = {
         .source = source, .shape = &shape, .dtype = dtype, .to = to, .n_rows = n_out

@@ -25,6 +25,7 @@ struct repack_source {
     enum dtype dtype;            /* of blocks: their codes are packed as they are */
     struct row_map map;          /* which of its rows, in the order before pairs */
     int32_t pairs;               /* as tensor.pairs: where each row is */
+    int64_t row_step, col_step;  /* as in struct tensor, instead of map; of f32, f16, bf16 */
     uint64_t seed;               /* random: value (row, col) is a function of seed, row and col */
     float amplitude;             /* random: uniform in [-amplitude, amplitude) */
 };
@@ -39,6 +40,6 @@ MUST_USE bool repack_quantize(const struct repack_source *source, const struct l
 /* The same for a backend that packs by itself (ops->pack): quantized here, packed there. */
 MUST_USE bool repack_on_device(const struct repack_source *source, const struct layout_shape *shape,
                                struct backend *be, void *to, struct pool *pool, struct err *err);
-/* Random rows as they are: [n_out][n_in] of `dtype` into host memory. */
-MUST_USE bool repack_random(const struct repack_source *source, int32_t n_out, int32_t n_in,
-                            enum dtype dtype, void *to, struct pool *pool, struct err *err);
+/* Rows of numbers [n_out][n_in] of `dtype`, random or stored in that dtype, into host memory. */
+MUST_USE bool repack_rows(const struct repack_source *source, int32_t n_out, int32_t n_in,
+                          enum dtype dtype, void *to, struct pool *pool, struct err *err);

@@ -12,6 +12,7 @@ struct layer {
     struct weight *experts;                     /* [2 * n], owned: gate_up, then down */
     /* Those that the family has; of the others gain is NULL. */
     struct norm attn_norm, mlp_norm, q_norm, k_norm, o_norm, down_norm;
+    const float *sinks; /* [n_heads] or NULL */
     struct norm post_attn_norm, post_mlp_norm;
     char names[LAYER_SLOTS][32]; /* "layers.3.qkv": what the weights' names point to */
 };

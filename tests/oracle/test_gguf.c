@@ -26,7 +26,7 @@ static const struct {
     { "qwen2-Q8_0", true, false },        { "arch/qwen3-F16", false, false },
     { "arch/mixtral-F16", false, false }, { "arch/qwen3_moe-F16", false, false },
     { "arch/gemma2-F16", false, false },  { "arch/gemma3_text-F16", false, false },
-    { "arch/gpt_oss-F16", false, true },  { "arch/phi3-F16", false, false },
+    { "arch/gpt_oss-F16", false, false }, { "arch/phi3-F16", false, false },
 };
 enum { N_FILES = sizeof FILES / sizeof *FILES };
 

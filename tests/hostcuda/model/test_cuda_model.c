@@ -153,6 +153,9 @@ static void logits_are_the_cpus(void **state)
         { DEMO, WEIGHTS_INT8, 128, false, false, false, true },
         { MODELS "llama_tied_rope_llama3", WEIGHTS_INT8, 64, false, false, false, false },
         { MODELS "qwen3", WEIGHTS_INT8, 32, false, false, false, false },
+        { MODELS "mixtral_top2", WEIGHTS_AUTO, 0, false, false, false, false },
+        { MODELS "qwen3_moe", WEIGHTS_INT8, 32, false, false, false, false },
+        { MODELS "qwen2_moe", WEIGHTS_INT8, 64, true, false, true, false },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         run_case(&cases[i]);
