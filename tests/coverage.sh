@@ -5,7 +5,7 @@
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=build/coverage
-readers=(host/base/json*.c host/format/*.c host/text/tokenizer*.c host/text/*_file*.c host/text/protobuf*.c host/text/jinja_{lex,parse}.c host/model/config.c)
+readers=(host/base/json*.c host/format/*.c host/text/tokenizer*.c host/text/{sentencepiece,protobuf,tekken,tiktoken,charsmap,decoder,normalize,pretokenize}.c host/text/jinja_{lex,parse}.c host/model/config.c)
 mkdir -p "$build"
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS="--coverage -fprofile-update=atomic" -DWITH_CUDA=OFF \
     -DBUILD_TESTS=ON >"$build/cmake.log" 2>&1 || { cat "$build/cmake.log"; exit 1; }

@@ -23,8 +23,41 @@ static uint32_t unit_at(const struct charsmap *map, uint32_t i)
     return load32(map->bytes + 4 + (size_t)i * 4);
 }
 
+static uint32_t offset_of(uint32_t unit)
+{
+    return (unit >> 10) << ((unit & (1u << 9)) >> 6);
+}
+
 static const char *find(const struct charsmap *map, const char *text, size_t length, bool longest,
                         size_t *taken);
+
+/* No key is this character, and none goes on from it with an ASCII character. CR is left out, which
+ * may be one cluster with LF. */
+static bool is_plain(const struct charsmap *map, char c)
+{
+    size_t taken;
+    uint32_t node = offset_of(unit_at(map, 0)) ^ (uint8_t)c;
+    if (c == '\r' || c == 0 || find(map, &c, 1, false, &taken) != NULL)
+        return false;
+    if (node >= map->n_units || (unit_at(map, node) & (1u << 31 | 0xff)) != (uint8_t)c)
+        return true; /* no key begins with it */
+    node ^= offset_of(unit_at(map, node));
+    for (uint32_t next = 1; next < 128; next++) {
+        uint32_t to = node ^ next;
+        if (to < map->n_units && (unit_at(map, to) & (1u << 31 | 0xff)) == next)
+            return false;
+    }
+    return true;
+}
+
+/* The end of the plain characters from `at`, each of them before an ASCII character. */
+static size_t plain_end(const struct charsmap *map, const char *text, size_t at, size_t length)
+{
+    while (at + 1 < length && (uint8_t)text[at] < 0x80 && (uint8_t)text[at + 1] < 0x80 &&
+           map->plain[(uint8_t)text[at]])
+        at++;
+    return at;
+}
 
 bool charsmap_open(struct charsmap *map, const void *bytes, size_t size, enum charsmap_rule rule,
                    struct err *err)
@@ -48,11 +81,8 @@ bool charsmap_open(struct charsmap *map, const void *bytes, size_t size, enum ch
     map->size = size;
     map->n_units = trie_bytes / 4;
     map->text_at = 4 + (size_t)trie_bytes;
-    for (int c = 0; c < 128; c++) {
-        char byte = (char)c;
-        size_t taken;
-        map->alone[c] = c != '\r' && find(map, &byte, 1, false, &taken) == NULL;
-    }
+    for (int c = 0; c < 128; c++)
+        map->plain[c] = is_plain(map, (char)c);
     return true;
 }
 
@@ -60,11 +90,6 @@ void charsmap_close(struct charsmap *map)
 {
     free(map->bytes);
     *map = (struct charsmap){ 0 };
-}
-
-static uint32_t offset_of(uint32_t unit)
-{
-    return (unit >> 10) << ((unit & (1u << 9)) >> 6);
 }
 
 /* The replacement of the longest (or shortest) key that text[0..length) begins with; NULL: none.
@@ -105,8 +130,10 @@ static void run_longest(const struct charsmap *map, const char *text, size_t len
                         struct buf *out)
 {
     for (size_t i = 0; i < length;) {
-        size_t taken = 0;
+        size_t taken = 0, plain = plain_end(map, text, i, length);
         unsigned n;
+        buf_put(out, text + i, plain - i);
+        i = plain;
         unicode_decode(text + i, &n);
         const char *to = find(map, text + i, length - i, true, &taken);
         /* A key that ends inside a character is no key. */
@@ -141,11 +168,8 @@ static void run_graphemes(const struct charsmap *map, const char *text, size_t l
                           struct buf *out)
 {
     for (size_t i = 0; i < length;) {
-        /* Before another ASCII character one is a cluster by itself (CR alone may not be). */
-        size_t end = i, taken;
-        while (end + 1 < length && (uint8_t)text[end] < 0x80 && (uint8_t)text[end + 1] < 0x80 &&
-               map->alone[(uint8_t)text[end]])
-            end++;
+        /* Before another ASCII character one is a cluster by itself. */
+        size_t end = plain_end(map, text, i, length), taken;
         if (end > i) {
             buf_put(out, text + i, end - i);
             i = end;

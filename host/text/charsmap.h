@@ -22,7 +22,7 @@ struct charsmap {
     uint8_t *bytes; /* owned copy of the map; NULL: none */
     size_t n_units, text_at, size;
     enum charsmap_rule rule;
-    bool alone[128]; /* by the rule of graphemes: this ASCII character, alone, stays as it is */
+    bool plain[128]; /* this ASCII character stays as it is before another one */
 };
 /* ERR_FORMAT: sizes that do not fit, replacements that are no UTF-8 or not ended. Empty bytes give
  * a map that changes nothing. */

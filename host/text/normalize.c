@@ -333,10 +333,19 @@ static void join_spaces(unsigned where, const char *text, size_t length, struct 
                 break;
         }
     bool blank = where & NORMALIZE_FIRST;
-    for (size_t i = 0; i < length; i++) {
-        if (!blank || text[i] != ' ')
-            buf_putc(out, text[i]);
-        blank = text[i] == ' ';
+    for (size_t i = 0; i < length;) {
+        if (text[i] == ' ') {
+            if (!blank)
+                buf_putc(out, ' ');
+            blank = true;
+            i++;
+            continue;
+        }
+        const char *next = memchr(text + i, ' ', length - i);
+        size_t end = next ? (size_t)(next - text) : length;
+        buf_put(out, text + i, end - i);
+        blank = false;
+        i = end;
     }
 }
 

@@ -1,6 +1,7 @@
-/* bench_tokenizer.c - seconds to load a tokenizer.json and to encode texts, on one thread.
+/* bench_tokenizer.c - seconds to load a tokenizer file and to encode texts, on one thread.
  *
- *   bench_tokenizer TOKENIZER.JSON REPEATS FILE...
+ *   bench_tokenizer TOKENIZER REPEATS FILE...
+ * TOKENIZER: tokenizer.json or another of host/text/tokenizer_files.h, by its name.
  * Each FILE is a list of documents, each preceded by its length as a line of decimal digits (what
  * bench_tokenizer.py writes). Prints one line a file: name, bytes, ids, hash of the ids, best and
  * median seconds of REPEATS runs; and a first line for loading. */
@@ -10,7 +11,7 @@
 #include <string.h>
 #include "host/base/clock.h"
 #include "host/base/file.h"
-#include "host/text/tokenizer.h"
+#include "host/text/tokenizer_files.h"
 
 static void die(const char *what, const struct err *err)
 {
@@ -62,13 +63,14 @@ int main(int argc, char **argv)
     char *json, *file;
     size_t size, bytes;
     if (argc < 4) {
-        fprintf(stderr, "usage: bench_tokenizer TOKENIZER.JSON REPEATS FILE...\n");
+        fprintf(stderr, "usage: bench_tokenizer TOKENIZER REPEATS FILE...\n");
         return 2;
     }
     if (!file_read(argv[1], (size_t)512 << 20, &json, &size, &err))
         die(argv[1], &err);
     uint64_t start = clock_ns();
-    if (!tokenizer_open(&t, json, size, &err))
+    const char *slash = strrchr(argv[1], '/');
+    if (!tokenizer_open_file(&t, slash ? slash + 1 : argv[1], json, size, NULL, &err))
         die(argv[1], &err);
     printf("load %zu %.6f\n", size, (double)(clock_ns() - start) * 1e-9);
     free(json);

@@ -2,6 +2,7 @@
 """nibble's tokenizer against the Rust `tokenizers` package: one thread each, same text, same run.
 
     bench_tokenizer.py BENCH_PROGRAM TOKENIZER.JSON[.gz] TEXT... [--limit 3.0]
+    bench_tokenizer.py BENCH_PROGRAM TOKENIZER.MODEL[.gz] TEXT... [--limit 2.0]     (against sentencepiece)
 
 TEXT files (UTF-8) are encoded as documents (paragraphs) and as one long text each. Both sides take
 turns, the best of REPEATS runs counts on both, ids must be equal. Exit status 1 below the limit; 0
@@ -28,6 +29,29 @@ def fnv(ids):
     return h
 
 
+class Sentencepiece:
+    """sentencepiece's own package in the other one's clothes; BOS as nibble adds it."""
+
+    def __init__(self, path):
+        import sentencepiece
+
+        self.version = f"sentencepiece {sentencepiece.__version__}"
+        self.model = sentencepiece.SentencePieceProcessor(model_file=path)
+        self.bos, self.eos = self.model.bos_id() >= 0, self.model.bos_id() < 0
+
+    def encode(self, text):
+        self.ids = self.model.encode(text, add_bos=self.bos, add_eos=self.eos)
+        return self
+
+
+class Tokenizers:
+    def __init__(self, path):
+        import tokenizers
+
+        self.version = f"tokenizers {tokenizers.__version__}"
+        self.encode = tokenizers.Tokenizer.from_file(path).encode
+
+
 def rust(tokenizer, documents):
     best = None
     for _ in range(REPEATS):
@@ -49,20 +73,20 @@ def main():
     parser.add_argument("texts", nargs="+")
     parser.add_argument("--limit", type=float, default=3.0)
     args = parser.parse_args()
-    try:
-        import tokenizers
-    except ImportError as error:
-        print(f"bench_tokenizer: skipped, the tokenizers package is not there: {error}")
-        return 0
+    model = ".model" in os.path.basename(args.tokenizer)
     opener = gzip.open if args.tokenizer.endswith(".gz") else open
     with opener(args.tokenizer, "rb") as file:
         json = file.read()
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "tokenizer.json")
+        path = os.path.join(folder, "tokenizer.model" if model else "tokenizer.json")
         with open(path, "wb") as file:
             file.write(json)
         start = time.perf_counter()
-        theirs = tokenizers.Tokenizer.from_file(path)
+        try:
+            theirs = Sentencepiece(path) if model else Tokenizers(path)
+        except ImportError as error:
+            print(f"bench_tokenizer: skipped, the package is not there: {error}")
+            return 0
         theirs_load = time.perf_counter() - start
         ok = True
         for text_path in args.texts:
@@ -87,11 +111,11 @@ def main():
                 print(f"{os.path.basename(text_path)} {kind} ({len(documents)}): "
                       f"{int(n_bytes) / 1e6:.2f} MB, {n_ids} ids, "
                       f"nibble {int(n_bytes) / 1e6 / float(best):.1f} MB/s, "
-                      f"tokenizers {tokenizers.__version__} "
+                      f"{theirs.version} "
                       f"{int(n_bytes) / 1e6 / theirs_best:.1f} MB/s, "
                       f"ratio {ratio:.1f} (limit {args.limit}), "
                       f"ids {'equal' if same else 'DIFFERENT'}: {'ok' if good else 'FAILED'}")
-        print(f"load: nibble {load * 1e3:.0f} ms, tokenizers {theirs_load * 1e3:.0f} ms")
+        print(f"load: nibble {load * 1e3:.0f} ms, {theirs.version} {theirs_load * 1e3:.0f} ms")
         return 0 if ok else 1
 
 

@@ -365,6 +365,24 @@ static void test_decoders(void **state)
         { WORDS("{\"type\":\"Replace\",\"content\":\"\"}"), ERR_FORMAT,
           "decoder.pattern must be an object" },
         { WORDS("{\"type\":\"Sequence\",\"decoders\":3}"), ERR_FORMAT, "decoder.decoders must be" },
+        { WORDS("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\","
+                "\"content\":\"ab\",\"start\":1}]}"),
+          ERR_FORMAT, "decoder.decoders[1] must strip one character" },
+        { WORDS("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\","
+                "\"content\":\"a\",\"stop\":1}]}"),
+          ERR_UNSUPPORTED, "strip the start alone" },
+        { WORDS("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":"
+                "\"ByteFallback\"}]}"),
+          ERR_UNSUPPORTED, "(ByteFallback) must come before Fuse" },
+        { WORDS("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":"
+                "\"ByteLevel\"}]}"),
+          ERR_UNSUPPORTED, "(ByteLevel) must be the only one" },
+        { WORDS("{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":"
+                "\"0123456789012345678901234567890123456789012345678901234567890123456\"}"),
+          ERR_FORMAT, "content of more than 64 bytes" },
+        { WORDS("{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\"},\"content\":"
+                "\"012345678901234567890123456789012345678901234567890123456789\"}"),
+          ERR_UNSUPPORTED, "decoded tokens take more than" },
         { WORDS("{\"type\":\"Metaspace\",\"replacement\":\"\"}"), ERR_FORMAT, "empty replacement" },
     };
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
@@ -623,6 +641,11 @@ static void test_tekken(void **state)
         { TEKKEN(CONFIG, RANKS,
                  NAMED("{\"rank\":1,\"token_str\":\"x\"},{\"rank\":1,\"token_str\":\"y\"}")),
           "", 0, "special_tokens[1] has the rank 1 of another", false },
+        { TEKKEN(CONFIG, RANKS, ",\"special_tokens\":3"), "", 0, "special_tokens must be a list",
+          false },
+        { TEKKEN(CONFIG, RANKS, NAMED("3")), "", 0, "special_tokens[0] must be an object", false },
+        { TEKKEN(CONFIG, TOKEN("0", "YQ==") ",{\"rank\":1,\"token_bytes\":3}", ""), "", 0,
+          "vocab[1].token_bytes", false },
         { TEKKEN(CONFIG, RANKS, NAMED("{\"rank\":1,\"token_str\":\"\"}")), "", 0,
           "token_str must have 1 to", false },
         { TEKKEN("{\"pattern\":\"a\",\"default_num_special_tokens\":1e9}", RANKS, ""), "", 0,
@@ -683,6 +706,7 @@ static void test_tiktoken(void **state)
         { "YQ== 16777215", NULL, "", 0, "line 1 has the rank 16777215", false },
         { "YQ== 0\nYg== 0", NULL, "", 0, "line 2 has the rank 0 of another", false },
         { "YQ== 0\nYQ== 1", NULL, "", 0, "\"a\" has the ids 0 and 1", false },
+        { "YQ== 0\nYg== 900", NULL, "ab", 0, "0 900", true },
         { LINES, "{\"added_tokens_decoder\":7}", "", 0, "added_tokens_decoder must be an object",
           false },
         { LINES, "{\"added_tokens_decoder\":{\"x\":{\"content\":\"y\"}}}", "", 0,
