@@ -278,10 +278,9 @@ static void qkv_of(const struct cuda *cuda, const struct linear_op *op, struct q
     memset(out, 0, sizeof *out);
     out->q = (uint16_t *)op->y.data;
     out->q_stride = op->y.row_stride;
-    const size_t element = dtype_bytes(kv->dtype);
     uint8_t *memory = (uint8_t *)kv->groups[g].memory;
-    out->k_pages = memory + kv_offset(kv, g, store->layer, 0, 0, 0) * element;
-    out->v_pages = memory + kv_offset(kv, g, store->layer, 0, 1, 0) * element;
+    out->k_pages = memory + kv_offset(kv, g, store->layer, 0, 0, 0);
+    out->v_pages = memory + kv_offset(kv, g, store->layer, 0, 1, 0);
     out->kv_dtype = kv->dtype;
     out->n_pages = kv->groups[g].n_pages;
     out->n_heads = store->n_heads;
@@ -459,8 +458,7 @@ void cuda_attend(struct backend *be, const struct attend_op *op)
     in.y = op->y.data;
     in.q_stride = op->q.row_stride;
     in.y_stride = op->y.row_stride;
-    in.pages_memory = (const uint8_t *)kv->groups[g].memory +
-                      kv_offset(kv, g, op->layer, 0, 0, 0) * dtype_bytes(kv->dtype);
+    in.pages_memory = (const uint8_t *)kv->groups[g].memory + kv_offset(kv, g, op->layer, 0, 0, 0);
     in.kv_dtype = kv->dtype;
     in.n_pages = kv->groups[g].n_pages;
     in.n_heads = op->n_heads;

@@ -43,8 +43,8 @@ static void describe(const struct side *side, char *text, size_t size)
     if (c->weights == WEIGHTS_INT4 || c->weights == WEIGHTS_INT8)
         snprintf(group, sizeof group, " group %d%s", (int)c->group,
                  c->asymmetric ? " asymmetric" : "");
-    snprintf(text, size, "%s, weights %s%s, %s", side->loaded.name, WEIGHTS[c->weights], group,
-             side->loaded.be->name);
+    snprintf(text, size, "%s, weights %s%s, %s%s", side->loaded.name, WEIGHTS[c->weights], group,
+             side->loaded.be->name, c->kv == KV_INT8 ? ", int8 keys and values" : "");
 }
 
 /* Both sides are cut at the smaller context, so that they see the same pieces. */
@@ -123,6 +123,7 @@ static bool open_eval(struct eval *e, struct err *err)
     e->base.choice.group = o->base_group;
     e->base.choice.asymmetric = o->base_asymmetric;
     e->base.choice.activations = o->base_activations;
+    e->base.choice.kv = o->base_kv;
     return load_model(&e->side.loaded, o, &e->side.choice, err) &&
            (!e->compare || load_model(&e->base.loaded, o, &e->base.choice, err)) &&
            read_documents(e, err) && open_scorer(e, &e->side, err) &&
@@ -194,7 +195,7 @@ int cmd_eval(const struct options *o)
     /* Any word about a base asks for the comparison. */
     e.compare = o->base != NULL || options_given(o, "base-weights") ||
                 options_given(o, "base-group") || options_given(o, "base-asymmetric") ||
-                options_given(o, "base-activations");
+                options_given(o, "base-activations") || options_given(o, "base-kv");
     log_configure(LOG_WARN, false);
     buf_init(&out, 1 << 20);
     if (open_eval(&e, &err) && score_all(&e, &err)) {

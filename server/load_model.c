@@ -122,6 +122,7 @@ struct load_choice load_choice_of(const struct options *options, int32_t max_seq
                                  .group = options->group,
                                  .head = options->head,
                                  .activations = options->activations,
+                                 .kv = options->kv,
                                  .asymmetric = options->asymmetric,
                                  .ctx = options->ctx,
                                  .rows_max = rows,
@@ -175,8 +176,9 @@ bool load_model(struct loaded *loaded, const struct options *options,
         goto fail;
     if (loaded->be->device_free > 0)
         loaded->available = loaded->be->device_free;
-    if (choice->activations == ACTIVATIONS_EXACT && options->kv == KV_BF16) {
-        err_set(err, ERR_UNSUPPORTED, "--kv bf16: exact activations keep fp32 keys and values");
+    if (choice->activations == ACTIVATIONS_EXACT && choice->kv != KV_AUTO) {
+        err_set(err, ERR_UNSUPPORTED, "--kv %s: exact activations keep fp32 keys and values",
+                choice->kv == KV_INT8 ? "int8" : "bf16");
         goto fail;
     }
     struct model_options model_options = {
@@ -187,7 +189,9 @@ bool load_model(struct loaded *loaded, const struct options *options,
         .ctx = choice->ctx,
         .rows_max = choice->rows_max,
         .logit_rows_max = choice->logit_rows_max,
-        .kv_dtype = options->kv == KV_BF16 ? DTYPE_BF16 : DTYPE_NONE,
+        .kv_dtype = choice->kv == KV_INT8   ? DTYPE_I8
+                    : choice->kv == KV_BF16 ? DTYPE_BF16
+                                            : DTYPE_NONE,
         .weight_bytes_max = budget_of(options, loaded->available),
         .progress = show_progress,
         .progress_context = &progress,

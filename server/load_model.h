@@ -9,8 +9,8 @@
 
 /* Which configuration of which model. */
 struct load_choice {
-    const char *model;                         /* as on the command line; NULL: the demo model */
-    int32_t weights, group, head, activations; /* as in struct options */
+    const char *model; /* as on the command line; NULL: the demo model */
+    int32_t weights, group, head, activations, kv; /* as in struct options */
     bool asymmetric;
     int32_t ctx; /* 0: auto */
     int32_t rows_max, logit_rows_max;

@@ -45,7 +45,7 @@ static const struct option_word ACTIVATIONS[] = {
 static const struct option_word KV[] = {
     { "auto", KV_AUTO, NULL },
     { "bf16", KV_BF16, NULL },
-    { "int8", 0, "8-bit keys and values are not built yet" },
+    { "int8", KV_INT8, NULL },
     { NULL, 0, NULL },
 };
 static const struct option_word ISAS[] = {
@@ -82,8 +82,8 @@ const struct option OPTIONS[] = {
       "embeddings and head with int4 or int8 weights; auto: as stored", 0, 0, HEADS, false },
     { "activations", 0, OPTION_CHOICE, MODEL, AT(activations), "auto|exact|int8", "auto",
       "exact: fp32 activations and KV; auto, int8: the fast arithmetic", 0, 0, ACTIVATIONS, false },
-    { "kv", 0, OPTION_CHOICE, MODEL, AT(kv), "auto|bf16", "auto",
-      "keys and values; auto: bf16, fp32 with exact activations", 0, 0, KV, false },
+    { "kv", 0, OPTION_CHOICE, MODEL, AT(kv), "auto|bf16|int8", "auto",
+      "keys and values; auto: bf16 (fp32 with exact); int8: half of bf16", 0, 0, KV, false },
     { "ctx", 0, OPTION_INT, MODEL, AT(ctx), "auto|N", "auto",
       "most tokens of a sequence; auto: what model and memory allow", 16, 16 << 20, AUTO, false },
     { "max-seqs", 0, OPTION_INT, SERVE | INSPECT, AT(max_seqs), "N", "64",
@@ -161,6 +161,8 @@ const struct option OPTIONS[] = {
       "its zero points", 0, 0, NULL, false },
     { "base-activations", 0, OPTION_CHOICE, EVAL, AT(base_activations), "auto|exact|int8", "auto",
       "its arithmetic", 0, 0, ACTIVATIONS, false },
+    { "base-kv", 0, OPTION_CHOICE, EVAL, AT(base_kv), "auto|bf16|int8", "auto",
+      "its keys and values", 0, 0, KV, false },
     { "limit", 0, OPTION_INT, EVAL, AT(limit), "N", NULL,
       "documents to score (all)", 1, INT32_MAX, NULL, false },
 

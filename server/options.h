@@ -23,7 +23,7 @@ enum command {
 };
 enum device_kind { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum activations { ACTIVATIONS_AUTO, ACTIVATIONS_EXACT, ACTIVATIONS_INT8 };
-enum kv_choice { KV_AUTO, KV_BF16 };
+enum kv_choice { KV_AUTO, KV_BF16, KV_INT8 };
 enum { OPTION_LIST_MAX = 32 };
 
 struct option_device {
@@ -66,7 +66,7 @@ struct options {
     bool asymmetric, base_asymmetric;
     int32_t head;                          /* 0: int8 with int4 / int8, 1: auto (as stored) */
     int32_t activations, base_activations; /* enum activations */
-    int32_t kv;                            /* enum kv_choice */
+    int32_t kv, base_kv;                   /* enum kv_choice */
     int32_t ctx;                           /* 0: what the model allows and memory holds */
     int32_t max_seqs, max_queue;
     int32_t step_tokens; /* 0: auto */

@@ -24,8 +24,9 @@ static bool check_options(const struct model_options *options, const struct back
         return err_set(err, ERR_REQUEST, "steps of %d rows with %d of logits: want 1 to %d",
                        options->rows_max, options->logit_rows_max, ROWS_MAX);
     const enum dtype kv = options->kv_dtype;
-    if (kv != DTYPE_NONE && kv != DTYPE_F32 && kv != DTYPE_F16 && kv != DTYPE_BF16)
-        return err_set(err, ERR_UNSUPPORTED, "keys and values in %s; supported: f32, f16, bf16",
+    if (kv != DTYPE_NONE && kv != DTYPE_F32 && kv != DTYPE_F16 && kv != DTYPE_BF16 &&
+        kv != DTYPE_I8)
+        return err_set(err, ERR_UNSUPPORTED, "keys and values in %s; supported: f32, f16, bf16, i8",
                        dtype_name(kv));
     if (be->exact && kv != DTYPE_NONE && kv != DTYPE_F32)
         return err_set(err, ERR_REQUEST, "exact arithmetic keeps keys and values in f32, not %s",

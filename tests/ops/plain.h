@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include "host/backend/backend.h"
 #include "host/base/half.h"
 
@@ -12,12 +13,14 @@ static inline double plain_kv(const struct attend_op *op, int32_t seq, int32_t p
 {
     const struct kv_cache *kv = op->kv;
     int32_t page = batch_page(op->batch, op->group, seq, position / PAGE_TOKENS);
-    size_t at = kv_offset(kv, op->group, op->layer, page, which, kv_head) +
-                (size_t)(position % PAGE_TOKENS) * (size_t)kv->head_dim + (size_t)d;
-    float value;
-    half_widen(&value, (const uint8_t *)kv->groups[op->group].memory + at * dtype_bytes(kv->dtype),
-               kv->dtype, 1);
-    return (double)value;
+    const uint8_t *block = (const uint8_t *)kv->groups[op->group].memory +
+                           kv_offset(kv, op->group, op->layer, page, which, kv_head);
+    const size_t token = (size_t)(position % PAGE_TOKENS), dim = (size_t)kv->head_dim;
+    float value, scale = 1;
+    half_widen(&value, block + (token * dim + (size_t)d) * dtype_bytes(kv->dtype), kv->dtype, 1);
+    if (kv->dtype == DTYPE_I8)
+        memcpy(&scale, block + PAGE_TOKENS * dim + token * sizeof scale, sizeof scale);
+    return (double)value * (double)scale;
 }
 
 /* y[n_rows][n_heads * head_dim] of an attend_op, by the definition. */

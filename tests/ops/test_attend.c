@@ -36,6 +36,13 @@ static const struct row rows[] = {
     { "sinks", 64, 8, 2, 60, 0, 0, true, DTYPE_BF16, 1 },
     { "sinks, window and cap", 64, 8, 2, 75, 20, 10, true, DTYPE_F32, 4 },
     { "more heads than a block", 16, 70, 1, 20, 0, 0, true, DTYPE_F32, 1 },
+    { "int8 pages", 64, 8, 2, 75, 0, 0, false, DTYPE_I8, 1 },
+    { "int8, a group of 7", 128, 7, 1, 75, 0, 0, false, DTYPE_I8, 4 },
+    { "int8, a group of 16", 96, 16, 1, 40, 0, 0, false, DTYPE_I8, 1 },
+    { "int8, 40 features: not whole vectors", 40, 3, 1, 50, 0, 0, false, DTYPE_I8, 1 },
+    { "int8, 20 features", 20, 6, 3, 50, 0, 0, false, DTYPE_I8, 1 },
+    { "int8, window over pages", 80, 4, 1, 99, 37, 0, false, DTYPE_I8, 4 },
+    { "int8, sinks, window and cap", 64, 8, 2, 75, 20, 10, true, DTYPE_I8, 4 },
 };
 
 static float noise(uint64_t stream, int64_t i, float size)
@@ -60,6 +67,21 @@ struct world {
     struct batch_seq seqs[2];
     struct batch batch;
 };
+/* A token's features into its block of a page, as kv_layout.h draws it. */
+static void put_head(const struct world *w, uint8_t *block, int32_t token, const float *head)
+{
+    const size_t dim = (size_t)w->row->head_dim, at = (size_t)token * dim;
+    if (w->row->dtype != DTYPE_I8) {
+        half_narrow(block + at * dtype_bytes(w->row->dtype), head, w->row->dtype, dim);
+        return;
+    }
+    float scale = 0;
+    for (size_t d = 0; d < dim; d++)
+        scale = fabsf(head[d]) / 127 > scale ? fabsf(head[d]) / 127 : scale;
+    for (size_t d = 0; d < dim; d++)
+        block[at + d] = (uint8_t)(int8_t)lrintf(head[d] / scale);
+    memcpy(block + 16 * dim + (size_t)token * sizeof scale, &scale, sizeof scale);
+}
 static void world_make(struct world *w, const struct row *row)
 {
     *w = (struct world){ .row = row, .n_pages = kv_pages_for(row->n_tokens) };
@@ -71,7 +93,7 @@ static void world_make(struct world *w, const struct row *row)
     w->kv.groups[0] = (struct kv_group){ row->window, layers, n_pages, NULL };
     const size_t page = kv_page_bytes(&w->kv, 0);
     w->kv.groups[0].memory = malloc(page * (size_t)n_pages);
-    memset(w->kv.groups[0].memory, 0xff, page * (size_t)n_pages); /* NaN in all three types */
+    memset(w->kv.groups[0].memory, 0xff, page * (size_t)n_pages); /* NaN in all types */
     w->table = malloc(sizeof(int32_t) * 2 * (size_t)w->n_pages);
     for (int32_t i = 0; i < w->n_pages; i++) {
         w->table[i] = n_pages - 1 - 2 * i;
@@ -85,11 +107,9 @@ static void world_make(struct world *w, const struct row *row)
                     for (int32_t d = 0; d < row->head_dim; d++)
                         head[d] = noise((uint64_t)(1 + which), ((seq * 512 + p) * 8 + h) * 128 + d,
                                         row->size);
-                    size_t at =
-                        kv_offset(&w->kv, 0, 1, w->table[seq * w->n_pages + p / 16], which, h) +
-                        (size_t)(p % 16 * row->head_dim);
-                    half_narrow((uint8_t *)w->kv.groups[0].memory + at * dtype_bytes(row->dtype),
-                                head, row->dtype, (size_t)row->head_dim);
+                    const size_t at =
+                        kv_offset(&w->kv, 0, 1, w->table[seq * w->n_pages + p / 16], which, h);
+                    put_head(w, (uint8_t *)w->kv.groups[0].memory + at, p % 16, head);
                 }
     const size_t n = 2 * (size_t)(row->n_tokens * w->cols);
     w->q = malloc(n * sizeof(float));
@@ -265,17 +285,19 @@ static void test_rows(void **state)
 
 /* A page that holds garbage behind the sequence's end must not show, and neither must NaN in K of
  * a token out of view; a NaN in view must. */
-static void test_nan_in_view(void **state)
+static void check_nan_in_view(enum dtype dtype)
 {
-    (void)state;
-    static const struct row row = { "nan", 64, 4, 2, 30, 0, 0, false, DTYPE_BF16, 1 };
+    const struct row row = { "nan", 64, 4, 2, 30, 0, 0, false, dtype, 1 };
     struct world w;
     struct machine m;
     world_make(&w, &row);
     machine_open(&m, CPU_ISA_AUTO, 1);
     float *y = malloc(sizeof(float) * (size_t)(row.n_tokens * w.cols));
-    size_t at = kv_offset(&w.kv, 0, 1, w.table[1], 0, 1) + 4 * 64; /* K of position 20, head 1 */
-    ((uint16_t *)w.kv.groups[0].memory)[at] = 0x7fc0;
+    uint8_t *block = (uint8_t *)w.kv.groups[0].memory + kv_offset(&w.kv, 0, 1, w.table[1], 0, 1);
+    if (dtype == DTYPE_I8) /* K of position 20, head 1 */
+        ((float *)(void *)(block + 16 * 64))[4] = NAN;
+    else
+        ((uint16_t *)(void *)block)[4 * 64] = 0x7fc0;
     run_chunks(&w, m.pool, m.scratch, 30, y);
     for (int32_t p = 0; p < 30; p++)
         for (int32_t h = 0; h < 4; h++)
@@ -283,6 +305,13 @@ static void test_nan_in_view(void **state)
     free(y);
     machine_close(&m);
     world_clear(&w);
+}
+
+static void test_nan_in_view(void **state)
+{
+    (void)state;
+    check_nan_in_view(DTYPE_BF16);
+    check_nan_in_view(DTYPE_I8);
 }
 
 int main(void)

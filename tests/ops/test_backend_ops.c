@@ -284,6 +284,8 @@ static const struct store_row store_rows[] = {
     { "a norm over all heads, part", 8, true, true, 1, DTYPE_BF16, true, 0 },
     { "the second set of frequencies", 16, false, false, 1.25f, DTYPE_F32, false, 1 },
     { "the first set of two, in part", 8, false, true, 1, DTYPE_F32, false, 2 },
+    { "int8 pages", 16, false, true, 1, DTYPE_I8, false, 0 },
+    { "int8 pages, neighbours, part", 8, true, false, 1, DTYPE_I8, false, 0 },
 };
 enum { DIM = 16, HEADS = 2, KV_HEADS = 1, QKV = (HEADS + 2 * KV_HEADS) * DIM };
 static void plain_head(const struct store_row *c, const struct norm *norm, const float *inv_freq,
@@ -351,7 +353,7 @@ static void check_store_row(const struct store_row *c, int32_t n_threads)
     be->ops->linear(be, &op);
     const struct attend_op at = { .kv = &kv, .batch = batch, .group = 1, .layer = 1 };
     /* half a unit of the stored significand, of 24, 11 or 8 bits */
-    const double relative = c->dtype == DTYPE_F32 ? 0 : c->dtype == DTYPE_F16 ? 0x1p-11 : 0x1p-8;
+    const double relative = c->dtype == DTYPE_F16 ? 0x1p-11 : c->dtype == DTYPE_BF16 ? 0x1p-8 : 0;
     for (int32_t r = 0; r < ROWS; r++) {
         double wants[(HEADS + 2 * KV_HEADS) * DIM] = { 0 };
         for (int32_t o = 0; o < QKV; o++)
@@ -365,10 +367,15 @@ static void check_store_row(const struct store_row *c, int32_t n_threads)
             double *want = wants + h * DIM;
             if (h < HEADS + KV_HEADS)
                 plain_head(c, c->qk_norm && !c->whole ? &norm : NULL, inv_freq, from + r, want);
+            double most = 0; /* int8: half a step of the head's largest / 127 */
+            for (int32_t d = 0; d < DIM; d++)
+                most = fabs(want[d]) > most ? fabs(want[d]) : most;
+            const double half_step = c->dtype == DTYPE_I8 ? most / 254 : 0;
             for (int32_t d = 0; d < DIM; d++) {
                 const double got = h < HEADS ? (double)y[(r * HEADS + h) * DIM + d]
                                              : plain_kv(&at, 0, from + r, h - HEADS, 0, d);
-                if (fabs(got - want[d]) > 1e-4 + (h < HEADS ? 0 : relative * fabs(want[d])))
+                const double stored = relative * fabs(want[d]) + half_step;
+                if (fabs(got - want[d]) > 1e-4 + (h < HEADS ? 0 : stored))
                     fail_msg("%s: row %d, head %d, feature %d is %g, wanted %g", c->name, r, h, d,
                              got, want[d]);
             }

@@ -99,15 +99,18 @@ static void logits_do_not_depend_on_company(void **state)
         bool exact;
         enum weights_mode weights;
         int32_t group;
+        enum dtype kv;
     } rows[] = {
-        { "exact, as stored", "llama_untied", true, WEIGHTS_AUTO, 128 },
-        { "exact, int4", "qwen3", true, WEIGHTS_INT4, 64 },
-        { "fast, as stored", "qwen2_tied", false, WEIGHTS_AUTO, 128 },
-        { "fast, int8", "mistral_window16", false, WEIGHTS_INT8, 32 },
-        { "fast, int4", "llama_tied_rope_llama3", false, WEIGHTS_INT4, 128 },
-        { "experts, exact, as stored", "mixtral_top2", true, WEIGHTS_AUTO, 128 },
-        { "experts, fast, int4", "qwen3_moe", false, WEIGHTS_INT4, 32 },
-        { "experts, fast, int8", "mixtral_top2", false, WEIGHTS_INT8, 32 },
+        { "exact, as stored", "llama_untied", true, WEIGHTS_AUTO, 128, DTYPE_NONE },
+        { "exact, int4", "qwen3", true, WEIGHTS_INT4, 64, DTYPE_NONE },
+        { "fast, as stored", "qwen2_tied", false, WEIGHTS_AUTO, 128, DTYPE_NONE },
+        { "fast, int8", "mistral_window16", false, WEIGHTS_INT8, 32, DTYPE_NONE },
+        { "fast, int4", "llama_tied_rope_llama3", false, WEIGHTS_INT4, 128, DTYPE_NONE },
+        { "experts, exact, as stored", "mixtral_top2", true, WEIGHTS_AUTO, 128, DTYPE_NONE },
+        { "experts, fast, int4", "qwen3_moe", false, WEIGHTS_INT4, 32, DTYPE_NONE },
+        { "experts, fast, int8", "mixtral_top2", false, WEIGHTS_INT8, 32, DTYPE_NONE },
+        { "fast, int8 KV", "qwen3", false, WEIGHTS_AUTO, 128, DTYPE_I8 },
+        { "int8, int8 KV", "mistral_window16", false, WEIGHTS_INT8, 32, DTYPE_I8 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct err err;
@@ -117,7 +120,8 @@ static void logits_do_not_depend_on_company(void **state)
                                      .group = rows[i].group,
                                      .n_threads = 2,
                                      .ctx = LONG,
-                                     .rows = ROWS };
+                                     .rows = ROWS,
+                                     .kv = rows[i].kv };
         const int32_t n_pages[KV_GROUPS_MAX] = { N * PAGES_EACH, N * PAGES_EACH, N * PAGES_EACH,
                                                  N * PAGES_EACH };
         assert_ok(model_run_open(&run, oracle_path("models/%s", rows[i].model), NULL, &setup, &err),

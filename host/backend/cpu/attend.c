@@ -118,7 +118,6 @@ static void task_run(const struct cut *c, int32_t seq, int64_t task, const struc
     const int32_t kv_head = (int32_t)(task / n_blocks / c->n_parts);
     const int32_t first = block * c->block_rows, head = part * c->part_heads;
     const int32_t head_all = kv_head * c->n_group + head;
-    const size_t element = dtype_bytes(kv->dtype);
     const uint8_t *memory = group->memory;
     const struct attend_block b = {
         .q = view_row(op->q, bs->first_row + first) + (int64_t)head_all * kv->head_dim,
@@ -135,9 +134,9 @@ static void task_run(const struct cut *c, int32_t seq, int64_t task, const struc
         .sinks = op->sinks ? op->sinks + head_all : NULL,
         .pages = op->batch->pages[op->group] + (int64_t)seq * op->batch->pages_stride[op->group],
         .n_pages = group->n_pages,
-        .k = memory + kv_offset(kv, op->group, op->layer, 0, 0, kv_head) * element,
-        .v = memory + kv_offset(kv, op->group, op->layer, 0, 1, kv_head) * element,
-        .page_bytes = 2 * (size_t)kv->n_kv_heads * PAGE_TOKENS * (size_t)kv->head_dim * element,
+        .k = memory + kv_offset(kv, op->group, op->layer, 0, 0, kv_head),
+        .v = memory + kv_offset(kv, op->group, op->layer, 0, 1, kv_head),
+        .page_bytes = 2 * (size_t)kv->n_kv_heads * (size_t)kv_block_bytes(kv->dtype, kv->head_dim),
         .dtype = kv->dtype,
     };
     c->s->block(&b, room);
@@ -166,7 +165,8 @@ void attend_run(struct pool *pool, struct attend_scratch *s, const struct attend
     CHECK(op->group >= 0 && op->group < kv->n_groups);
     CHECK(op->n_heads > 0 && op->n_heads % kv->n_kv_heads == 0);
     CHECK((kv->head_dim + PAGE_TOKENS - 1) / PAGE_TOKENS * PAGE_TOKENS <= s->dim);
-    CHECK(kv->dtype == DTYPE_F32 || kv->dtype == DTYPE_F16 || kv->dtype == DTYPE_BF16);
+    CHECK(kv->dtype == DTYPE_F32 || kv->dtype == DTYPE_F16 || kv->dtype == DTYPE_BF16 ||
+          kv->dtype == DTYPE_I8);
     CHECK(kv->groups[op->group].memory && kv->groups[op->group].n_pages > 0);
     CHECK(op->q.n_cols == op->n_heads * kv->head_dim && op->y.n_cols == op->q.n_cols);
     CHECK(op->q.n_rows >= batch->n_rows && op->y.n_rows >= batch->n_rows);

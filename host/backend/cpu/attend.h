@@ -1,7 +1,7 @@
 /* attend.h - attention over paged keys and values on the CPU (DESIGN 4; layout: kv_layout.h).
  *
- * fp32 arithmetic over K and V as they are stored. For every (row, head), pages in ascending order
- * from the one that holds the first visible position:
+ * fp32 arithmetic over K and V as they are stored (int8: code * scale, in fp32). For every (row,
+ * head), pages in ascending order from the one that holds the first visible position:
  *   s[t] = (q * scale) . k[t]      16 partial sums by feature mod 16, then the tree of v16_sum
  *   s    = cap * tanh(s / cap)     where a cap is set; -infinity outside the row's view
  *   m'   = max(m, s); p = e^(s - m'); l = l e^(m - m') + p (one sum per token of the page)

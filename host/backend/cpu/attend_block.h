@@ -26,12 +26,24 @@ enum {
     TRANSPOSE_AT = 12 /* queries of a page from which transposing K pays */
 };
 
-/* K or V of a page: [16][stride] elements of dtype. */
+/* K or V of a page: [16][stride] elements of dtype; behind int8 codes their 16 scales. */
 struct attend_kv {
     const void *data;
     int64_t stride;
     enum dtype dtype;
 };
+SIMD_INLINE float kv_scale(struct attend_kv kv, int32_t t)
+{
+    return ((const float *)(const void *)((const int8_t *)kv.data + PAGE_TOKENS * kv.stride))[t];
+}
+/* Features d .. d + 15 of token t. */
+SIMD_INLINE struct v16 kv_row(struct attend_kv kv, int32_t t, int32_t d, enum dtype dtype)
+{
+    if (dtype != DTYPE_I8)
+        return v16_widen(kv.data, t * kv.stride + d, dtype);
+    return v16_mul(v16_load_i8((const int8_t *)kv.data + t * kv.stride + d),
+                   v16_set1(kv_scale(kv, t)));
+}
 
 /* scores of n <= TILE queries with the 16 tokens of a page, K as it is stored. */
 ATTEND_PIECE void scores_along(const float *q, int32_t dim, int n, struct attend_kv k, float *s)
@@ -52,7 +64,7 @@ ATTEND_PIECE void scores_along(const float *q, int32_t dim, int n, struct attend
                 x[i] = v16_load(q + (int64_t)i * dim + d);
 #pragma GCC unroll 4
             for (int t = 0; t < 4; t++) {
-                struct v16 row = v16_widen(k.data, (4 * g + t) * k.stride + d, k.dtype);
+                struct v16 row = kv_row(k, 4 * g + t, d, k.dtype);
 #pragma GCC unroll 4
                 for (int i = 0; i < n; i++)
                     sum[i][t] = v16_fma(x[i], row, sum[i][t]);
@@ -117,7 +129,7 @@ ATTEND_PIECE void values_strip(float *o, int32_t dim, int n, int w, int32_t d, c
         struct v16 row[4];
 #pragma GCC unroll 4
         for (int c = 0; c < w; c++)
-            row[c] = v16_widen(v.data, t * v.stride + d + c * SIMD_LANES, v.dtype);
+            row[c] = kv_row(v, t, d + c * SIMD_LANES, v.dtype);
 #pragma GCC unroll 4
         for (int i = 0; i < n; i++) {
             struct v16 weight = v16_set1(p[i * SIMD_LANES + t]);
@@ -142,8 +154,8 @@ ATTEND_PIECE void values_add(float *o, int32_t dim, int n, const float *p, struc
         values_strip(o, dim, n, 1, d, p, v, from, to);
 }
 
-/* Instances: 4, 2 or 1 queries, K and V as floats or BF16, and for the transposed form the two
- * usual widths unrolled. Calls, so that the file compiles in seconds. */
+/* Instances: 4, 2 or 1 queries, K and V as floats, BF16 or int8, and for the transposed form the
+ * two usual widths unrolled. Calls, so that the file compiles in seconds. */
 #define ATTEND_INSTANCE static __attribute__((noinline))
 #define ATTEND_INSTANCES(n, name, dtype)                                                           \
     ATTEND_INSTANCE void along_##n##name(const float *q, int32_t dim, struct attend_kv k,          \
@@ -168,27 +180,36 @@ ATTEND_PIECE void values_add(float *o, int32_t dim, int n, const float *p, struc
     }
 ATTEND_INSTANCES(1, f32, DTYPE_F32)
 ATTEND_INSTANCES(1, bf16, DTYPE_BF16)
+ATTEND_INSTANCES(1, i8, DTYPE_I8)
 ATTEND_ACROSS(1)
 #ifndef SIMD_PLAIN_C
 ATTEND_INSTANCES(2, f32, DTYPE_F32)
 ATTEND_INSTANCES(2, bf16, DTYPE_BF16)
+ATTEND_INSTANCES(2, i8, DTYPE_I8)
 ATTEND_ACROSS(2)
 ATTEND_INSTANCES(4, f32, DTYPE_F32)
 ATTEND_INSTANCES(4, bf16, DTYPE_BF16)
+ATTEND_INSTANCES(4, i8, DTYPE_I8)
 ATTEND_ACROSS(4)
 #endif
 
+enum form { FORM_F32, FORM_BF16, FORM_I8, FORMS };
+SIMD_INLINE enum form form_of(enum dtype dtype)
+{
+    return dtype == DTYPE_BF16 ? FORM_BF16 : dtype == DTYPE_I8 ? FORM_I8 : FORM_F32;
+}
 struct attend_tile {
     int n;
-    void (*along[2])(const float *q, int32_t dim, struct attend_kv k, float *s); /* F32, BF16 */
+    void (*along[FORMS])(const float *q, int32_t dim, struct attend_kv k, float *s);
     void (*across)(const float *q, int32_t dim, const float *kt, float *s);
-    void (*values[2])(float *o, int32_t dim, const float *p, struct attend_kv v, int from, int to);
+    void (*values[FORMS])(float *o, int32_t dim, const float *p, struct attend_kv v, int from,
+                          int to);
 };
 #define ATTEND_TILE(n)                                                                             \
     {                                                                                              \
-        n, { along_##n##f32, along_##n##bf16 }, across_##n,                                        \
+        n, { along_##n##f32, along_##n##bf16, along_##n##i8 }, across_##n,                         \
         {                                                                                          \
-            values_##n##f32, values_##n##bf16                                                      \
+            values_##n##f32, values_##n##bf16, values_##n##i8                                      \
         }                                                                                          \
     }
 static const struct attend_tile attend_tiles[] = {
@@ -246,7 +267,7 @@ static void tile_step(const struct attend_block *b, const struct attend_room *ro
     if (pg->kt)
         tile->across(q, dim, pg->kt, s);
     else
-        tile->along[pg->k.dtype == DTYPE_BF16](q, dim, pg->k, s);
+        tile->along[form_of(pg->k.dtype)](q, dim, pg->k, s);
     int from[TILE] = { 0 }, to[TILE] = { 0 };
     bool alike = true;
     for (int i = 0; i < tile->n; i++) {
@@ -258,13 +279,13 @@ static void tile_step(const struct attend_block *b, const struct attend_room *ro
                o + (int64_t)i * dim, dim, b->soft_cap, seen);
     }
     /* Tokens out of view are left out, not multiplied by 0: their values may be anything. */
-    const bool half = pg->v.dtype == DTYPE_BF16;
+    const enum form form = form_of(pg->v.dtype);
     if (alike) {
-        tile->values[half](o, dim, s, pg->v, from[0], to[0]);
+        tile->values[form](o, dim, s, pg->v, from[0], to[0]);
         return;
     }
     for (int i = 0; i < tile->n; i++)
-        one->values[half](o + (int64_t)i * dim, dim, s + i * SIMD_LANES, pg->v, from[i], to[i]);
+        one->values[form](o + (int64_t)i * dim, dim, s + i * SIMD_LANES, pg->v, from[i], to[i]);
 }
 
 /* Queries [q0, q1) against one page. */
@@ -284,12 +305,14 @@ static struct attend_kv page_widen(float *to, struct attend_kv from, int32_t hea
         const size_t at = (size_t)t * (size_t)from.stride * dtype_bytes(from.dtype);
         int32_t d = 0;
         for (; d + SIMD_LANES <= head_dim; d += SIMD_LANES)
-            v16_store(row + d, v16_widen(from.data, t * from.stride + d, from.dtype));
+            v16_store(row + d, kv_row(from, t, d, from.dtype));
         if (d < dim) {
             memset(row + d, 0, (size_t)(dim - d) * sizeof *row);
             half_widen(row + d,
                        (const uint8_t *)from.data + at + (size_t)d * dtype_bytes(from.dtype),
                        from.dtype, (size_t)(head_dim - d));
+            for (int32_t i = d; from.dtype == DTYPE_I8 && i < head_dim; i++)
+                row[i] *= kv_scale(from, t);
         }
     }
     return (struct attend_kv){ to, dim, DTYPE_F32 };
@@ -301,7 +324,7 @@ ATTEND_PIECE void page_transpose(float *kt, struct attend_kv k, int32_t dim, enu
         struct v16 rows[SIMD_LANES];
 #pragma GCC unroll 16
         for (int t = 0; t < SIMD_LANES; t++)
-            rows[t] = v16_widen(k.data, t * k.stride + d, dtype);
+            rows[t] = kv_row(k, t, d, dtype);
         v16_store_transposed(kt + (int64_t)d * SIMD_LANES, rows);
     }
 }
@@ -349,7 +372,7 @@ SIMD_INLINE void page_prefetch(const struct attend_block *b, const uint8_t *from
     const int32_t id = b->pages[page];
     if (id < 0 || id >= b->n_pages)
         return;
-    const size_t bytes = (size_t)PAGE_TOKENS * (size_t)b->head_dim * dtype_bytes(b->dtype);
+    const size_t bytes = (size_t)kv_block_bytes(b->dtype, b->head_dim);
     for (size_t i = 0; i < bytes; i += 64)
         __builtin_prefetch(from + (size_t)id * b->page_bytes + i);
 }
@@ -375,17 +398,25 @@ static void block_pages(const struct attend_block *b, const struct attend_room *
         const bool many = n >= TRANSPOSE_AT;
         if (page < end)
             page_prefetch(b, b->k, page + 1);
-        /* Floats are read in place where rows need no padding; so is BF16 by few queries. */
+        /* Floats are read in place where rows need no padding; so are BF16 and int8 by few
+         * queries. */
         const bool in_place = dim == b->head_dim && b->dtype != DTYPE_F16;
         if (!in_place || (many && b->dtype != DTYPE_F32))
             pg.v = page_widen(room->v, pg.v, b->head_dim, dim);
         if (!in_place)
             pg.k = page_widen(room->pad, pg.k, b->head_dim, dim);
         if (many) {
-            if (pg.k.dtype == DTYPE_BF16)
+            switch (form_of(pg.k.dtype)) {
+            case FORM_BF16:
                 page_transpose(room->k, pg.k, dim, DTYPE_BF16);
-            else
+                break;
+            case FORM_I8:
+                page_transpose(room->k, pg.k, dim, DTYPE_I8);
+                break;
+            default:
                 page_transpose(room->k, pg.k, dim, DTYPE_F32);
+                break;
+            }
             pg.kt = room->k;
         }
         if (page < end)

@@ -22,7 +22,7 @@ struct attend_block {
     const float *sinks;   /* [n_heads] or NULL */
     const int32_t *pages; /* the sequence's table, by absolute page */
     int32_t n_pages;      /* page ids are below */
-    const uint8_t *k, *v; /* this layer and KV head in page 0: [16][head_dim] */
+    const uint8_t *k, *v; /* this layer and KV head in page 0: a block of kv_layout.h */
     size_t page_bytes;    /* between page ids */
     enum dtype dtype;
 };

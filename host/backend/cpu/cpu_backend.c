@@ -371,7 +371,6 @@ static void store_row(struct cpu *cpu, const struct epilogue_job *job, int32_t p
     const struct kv_cache *kv = st->kv;
     const struct batch *batch = op->batch;
     const int32_t dim = kv->head_dim, position = batch->positions[row];
-    const size_t element = dtype_bytes(kv->dtype);
     const struct norm *q_norm = is_per_head(st->q_norm, st) ? st->q_norm : NULL;
     const struct norm *k_norm = is_per_head(st->k_norm, st) ? st->k_norm : NULL;
     float *y = view_row(op->y, row);
@@ -388,9 +387,8 @@ static void store_row(struct cpu *cpu, const struct epilogue_job *job, int32_t p
                    (size_t)dim * sizeof *head);
             if (which == 0)
                 head_finish(k_norm, st->rope, job->angles, row, head);
-            const size_t at = kv_offset(kv, st->group, st->layer, page, which, h) +
-                              (size_t)(position % PAGE_TOKENS) * (size_t)dim;
-            half_narrow(memory + at * element, head, kv->dtype, (size_t)dim);
+            ops_kv_put(memory + kv_offset(kv, st->group, st->layer, page, which, h),
+                       position % PAGE_TOKENS, head, dim, kv->dtype);
         }
 }
 static void epilogue_rows(struct cpu *cpu, const void *arg, int32_t part, int32_t from, int32_t to)

@@ -5,6 +5,8 @@
 #include "host/backend/cpu/ops.h"
 
 #include <math.h>
+#include <string.h>
+#include "host/base/half.h"
 
 enum { LANES = 16 };
 
@@ -96,6 +98,36 @@ void ops_add(const float *x, float *y, int32_t n, float scale)
 {
     for (int32_t i = 0; i < n; i++)
         y[i] += x[i] * scale;
+}
+
+static float kv_quantize(int8_t *codes, const float *x, int32_t n)
+{
+    float most = 0;
+    bool finite = true;
+    for (int32_t i = 0; i < n; i++) {
+        const float a = fabsf(x[i]);
+        finite = finite && a <= 0x1.fffffep127f;
+        most = a > most ? a : most;
+    }
+    if (!finite || most < KV_TINY) {
+        memset(codes, 0, (size_t)n);
+        return finite ? 0 : NAN;
+    }
+    const float inverse = 127 / most;
+    for (int32_t i = 0; i < n; i++)
+        codes[i] = (int8_t)lrintf(x[i] * inverse); /* rounding mode: to nearest, ties to even */
+    return most / 127;
+}
+void ops_kv_put(void *block, int32_t token, const float *head, int32_t head_dim, enum dtype dtype)
+{
+    uint8_t *bytes = block;
+    const size_t dim = (size_t)head_dim, at = (size_t)token * dim;
+    if (dtype != DTYPE_I8) {
+        half_narrow(bytes + at * dtype_bytes(dtype), head, dtype, dim);
+        return;
+    }
+    const float scale = kv_quantize((int8_t *)bytes + at, head, head_dim);
+    memcpy(bytes + PAGE_TOKENS * dim + (size_t)token * KV_SCALE_BYTES, &scale, sizeof scale);
 }
 
 const struct ops_kernels *ops_kernels_of(enum cpu_isa isa)

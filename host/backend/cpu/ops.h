@@ -20,6 +20,10 @@ void ops_rope(const struct rope *rope, const float *cosines, const float *sines,
 void ops_scale(const float *x, float *y, int32_t n, float scale);
 void ops_add(const float *x, float *y, int32_t n, float scale);
 
+/* One head's features to token `token` of a block of pages (kv_layout.h) of this type. int8: a head
+ * with a number that is not finite gets the scale NaN, so that it shows. */
+void ops_kv_put(void *block, int32_t token, const float *head, int32_t head_dim, enum dtype dtype);
+
 /* What needs e^x, once per instruction set with equal bits (simd.h). */
 struct ops_kernels {
     /* y[i] = act(gate[i] * scale) * (up[i] * scale) */

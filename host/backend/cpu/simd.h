@@ -44,6 +44,11 @@ SIMD_INLINE struct v16 v16_load_bf16(const uint16_t *p)
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p));
     return (struct v16){ _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16)) };
 }
+SIMD_INLINE struct v16 v16_load_i8(const int8_t *p)
+{
+    __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p));
+    return (struct v16){ _mm512_cvtepi32_ps(wide) };
+}
 SIMD_INLINE struct v16 v16_add(struct v16 a, struct v16 b)
 {
     return (struct v16){ _mm512_add_ps(a.v, b.v) };
@@ -194,6 +199,14 @@ SIMD_INLINE __m256 simd_widen_bf16(const uint16_t *p)
 SIMD_INLINE struct v16 v16_load_bf16(const uint16_t *p)
 {
     return (struct v16){ simd_widen_bf16(p), simd_widen_bf16(p + 8) };
+}
+SIMD_INLINE __m256 simd_widen_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+}
+SIMD_INLINE struct v16 v16_load_i8(const int8_t *p)
+{
+    return (struct v16){ simd_widen_i8(p), simd_widen_i8(p + 8) };
 }
 SIMD_INLINE struct v16 v16_add(struct v16 a, struct v16 b)
 {
@@ -374,6 +387,13 @@ SIMD_PLAIN struct v16 v16_load_bf16(const uint16_t *p)
     struct v16 r;
     SIMD_EACH(i)
     r.f[i] = half_bf16_to_f32(p[i]);
+    return r;
+}
+SIMD_PLAIN struct v16 v16_load_i8(const int8_t *p)
+{
+    struct v16 r;
+    SIMD_EACH(i)
+    r.f[i] = (float)p[i];
     return r;
 }
 SIMD_PLAIN struct v16 v16_add(struct v16 a, struct v16 b)

@@ -138,7 +138,8 @@ static void refusals_say_what_and_where(void **state)
         { "--group 0", NULL, COMMAND_SERVE, "--group: \"0\"" },
         { "--ctx 8", NULL, COMMAND_SERVE,
           "--ctx: \"8\" is not what it takes: auto or an integer from 16 to 16777216" },
-        { "--kv int8", NULL, COMMAND_SERVE, "--kv int8: 8-bit keys and values are not built yet" },
+        { "--kv int4", NULL, COMMAND_SERVE,
+          "--kv: \"int4\" is not what it takes: auto, bf16, int8; did you mean int8?" },
         { "--device gpu", NULL, COMMAND_SERVE, "auto, cpu, cuda or cuda:N" },
         { "--device cuda:64", NULL, COMMAND_SERVE, "--device: \"cuda:64\"" },
         { "--memory 101%", NULL, COMMAND_SERVE, "--memory: \"101%\"" },
@@ -217,7 +218,7 @@ static void bad_files_name_the_line(void **state)
         { "help = on\n", "line 1: unknown key \"help\"" },
         { "config = x\n", "line 1: unknown key \"config\"" },
         { "# x\nweights = int3\n", "line 2: weights: \"int3\"" },
-        { "kv = int8\n", "line 1: kv int8: 8-bit" },
+        { "kv = int4\n", "line 1: kv: \"int4\"" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char path[256], line[512];
