@@ -16,17 +16,23 @@ enum { PREFILL_ITEM_ROWS = 128 };
 /* A tile in shared memory: rows of D elements in chunks of 16 bytes. ldmatrix reads a chunk of 8
  * consecutive rows at once, which must lie in 8 different sixteenths of the 128 bytes of banks:
  *   D a multiple of 64: row stride 2 D bytes, chunk c of row r at place c ^ (r & 7);
- *   else: one chunk of padding a row, so that the stride is an odd number of chunks. */
+ *   else: an odd number of chunks, the last of them padding where D / 8 is even.
+ * D codes of int8 lie as D / 2 elements do. */
 template <int D> static constexpr int tile_chunks = D / 8;
-template <int D> static constexpr int tile_stride = D % 64 == 0 ? 2 * D : 2 * D + 16; /* bytes */
+template <int D>
+static constexpr int tile_stride = D % 64 == 0 || tile_chunks<D> % 2 == 1 ? 2 * D : 2 * D + 16;
 template <int D> DEVICE int tile_at(int row, int chunk)
 {
-    static_assert(D % 16 == 0, "rows are whole k-steps of an MMA");
+    static_assert(D % 8 == 0, "rows are whole chunks");
     /* The upper bits of the chunk apart: they become constants of the address. */
     return row * tile_stride<D> +
            (D % 64 == 0 ? chunk / 8 * 128 + ((chunk ^ row) & 7) * 16 : chunk * 16);
 }
 
+static constexpr int most_of(int a, int b)
+{
+    return a > b ? a : b;
+}
 /* Shared memory of an SM; a block takes 1 KB more than it asks for. */
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
 #define SM_SHARED_BYTES (228 << 10)
@@ -39,6 +45,25 @@ template <int D> DEVICE int tile_at(int row, int chunk)
 static constexpr int blocks_fit(int bytes, int most)
 {
     return SM_SHARED_BYTES / (bytes + 1024) < most ? SM_SHARED_BYTES / (bytes + 1024) : most;
+}
+
+/* int8 pages. Codes become bf16, which holds them exactly; K's scales are multiplied into the
+ * scores (fp32), V's into the probabilities before these are rounded: one rounding of 2^-9, as for
+ * bf16 pages, and q needs no other type (fp16 would end at 65504). */
+
+/* Signed bytes 0 and 2 of v as a pair of bf16: 0x4300 is 128, so 128 + (the low seven bits), less
+ * 128 or, for negative codes, 256. */
+DEVICE uint32_t bf16_of_codes(uint32_t v)
+{
+    return b2_fma(and_or(v, 0x00800080u, 0x43004300u), 0xbf80bf80u,
+                  and_or(v, 0x007f007fu, 0x43004300u));
+}
+/* Eight codes as the chunk of their elements, in order. */
+DEVICE uint4 widened(uint32_t low, uint32_t high)
+{
+    return make_uint4(
+        bf16_of_codes(byte_permute(low, 0, 0x0100)), bf16_of_codes(byte_permute(low, 0, 0x0302)),
+        bf16_of_codes(byte_permute(high, 0, 0x0100)), bf16_of_codes(byte_permute(high, 0, 0x0302)));
 }
 
 template <enum dtype KV>
@@ -69,12 +94,25 @@ DEVICE float score_of(const struct attend_in &a, float product)
     const float s = product * a.scale;
     return LOG2_E * (a.soft_cap > 0.0f ? capped(s, a.soft_cap) : s);
 }
-/* K (which 0) or V (1) of a page: 16 rows of D elements, one block of 32 D bytes. */
-template <int D>
+/* K (which 0) or V (1) of a page: a block of kv_layout.h. */
+template <enum dtype KV, int D>
 DEVICE const unsigned char *page_block(const struct attend_in &a, int page, int which, int kv_head)
 {
     return (const unsigned char *)a.pages_memory +
-           (((int64_t)page * 2 + which) * a.n_kv_heads + kv_head) * (32 * D);
+           kv_block_index(a.n_kv_heads, page, which, kv_head) * kv_block_bytes(KV, D);
+}
+enum { SCALES_BYTES = 2 * PAGE_TOKENS * KV_SCALE_BYTES };
+/* int8: scales of a page's 16 keys, [2][16] floats: K's, then V's; 0 for keys outside [low, high).
+ * Asks, does not commit. */
+template <int D>
+DEVICE void fetch_scales(const struct attend_in &a, int page, int kv_head, int key, int low,
+                         int high, unsigned char *to)
+{
+    const int token = lane_id() % PAGE_TOKENS, which = lane_id() / PAGE_TOKENS;
+    cp_async4(to + KV_SCALE_BYTES * lane_id(),
+              page_block<DTYPE_I8, D>(a, page, which, kv_head) + PAGE_TOKENS * D +
+                  KV_SCALE_BYTES * token,
+              key + token >= low && key + token < high);
 }
 
 /* The sink is one more key, with value 0. Returns what o is multiplied with. */

@@ -25,26 +25,48 @@
  *   `partial`; the block that takes the last ticket of its (row, KV head) merges splits in order
  *   0.. n_splits - 1, whichever block it is: the same bits every time.
  *
- * Keys outside the row's window are never read: their shared memory is zero, their score -inf. */
+ * Keys outside the row's window are never read: their shared memory is zero, their score -inf.
+ *
+ *   int8 pages: units are half as long, and K's brings the page's 32 scales, so that p is ready for
+ *   V before V is there. ldmatrix moves codes in twos: a lane gets features 4q .. 4q + 3 of K (or
+ *   2g, 2g + 1 of V, tokens 2q and 2q + 1), even ones in bytes 0 and 2. So the inner products take
+ *   features in the order 0 2 4 .. 14, 1 3 .. 15 of each 16, q likewise, and O's rows g, g + 8 are
+ *   features 2g, 2g + 1. Per 4 codes 1 shift, 4 LOP3, 2 HFMA2: 224 issue slots a page of D = 128,
+ *   which the memory of an sm_90 brings in some 200 cycles of four schedulers. */
 #include "cuda/attend.cuh"
 #include "cuda/launch.cuh"
 
 enum { WARPS = 4, THREADS = 32 * WARPS, TILE_HEADS = 8 };
 
+/* A token's features in 16-bit units. */
+template <enum dtype KV, int D> static constexpr int row_units = KV == DTYPE_I8 ? D / 2 : D;
 /* 48 KB of ring a block at most, but for D = 256, whose three stages are 96 KB. */
-template <int D> static constexpr int stages = D <= 64 ? 6 : D <= 80 ? 4 : 3;
-template <int D> static constexpr int stage_bytes = tile_stride<D> *PAGE_TOKENS;
-template <int D> static constexpr int ring_bytes = stage_bytes<D> *stages<D>; /* of a warp */
-template <int D> static constexpr int shared_bytes = ring_bytes<D> *WARPS;
-static_assert(shared_bytes<64> <= 48 << 10 && shared_bytes<80> <= 48 << 10 &&
-                  shared_bytes<96> <= 48 << 10 && shared_bytes<128> <= 48 << 10,
+template <enum dtype KV, int D>
+static constexpr int stages = KV == DTYPE_I8 ? (D <= 80   ? 8
+                                                : D <= 96 ? 6
+                                                          : 5)
+                                             : (D <= 64   ? 6
+                                                : D <= 80 ? 4
+                                                          : 3);
+template <enum dtype KV, int D>
+static constexpr int codes_bytes = tile_stride<row_units<KV, D>> *PAGE_TOKENS;
+template <enum dtype KV, int D>
+static constexpr int stage_bytes = codes_bytes<KV, D> + (KV == DTYPE_I8 ? SCALES_BYTES : 0);
+template <enum dtype KV, int D> /* of a warp */
+static constexpr int ring_bytes = stage_bytes<KV, D> *stages<KV, D>;
+template <enum dtype KV, int D> static constexpr int shared_bytes = ring_bytes<KV, D> *WARPS;
+template <enum dtype KV>
+static constexpr int largest_ring = most_of(most_of(shared_bytes<KV, 64>, shared_bytes<KV, 80>),
+                                            most_of(shared_bytes<KV, 96>, shared_bytes<KV, 128>));
+static_assert(largest_ring<DTYPE_BF16> <= 48 << 10 && largest_ring<DTYPE_I8> <= 48 << 10,
               "4 blocks an SM of 227 KB, 3 of 163 KB");
-static_assert(shared_bytes<256> <= 99 << 10, "the smallest SM (sm_86, sm_89)");
+static_assert(shared_bytes<DTYPE_BF16, 256> <= 99 << 10 && shared_bytes<DTYPE_I8, 256> <= 99 << 10,
+              "the smallest SM (sm_86, sm_89)");
 /* Registers: q D / 8 and o D / 4 a tile; 128 with one tile of D <= 128. */
-template <int D, int TILES>
-static constexpr int blocks_per_sm = blocks_fit(shared_bytes<D>, D > 128     ? 2
-                                                                 : TILES > 1 ? 3
-                                                                             : 4);
+template <enum dtype KV, int D, int TILES>
+static constexpr int blocks_per_sm = blocks_fit(shared_bytes<KV, D>, D > 128     ? 2
+                                                                     : TILES > 1 ? 3
+                                                                                 : 4);
 
 /* What a warp leaves for the merge, in its own ring. Stride D + 4: heads 2q of a store land 8 banks
  * apart. */
@@ -81,7 +103,7 @@ DEVICE int feed_key(const struct feed &f, int page)
     return f.first_key + page * WARPS * PAGE_TOKENS;
 }
 /* Asks for the next unit, or for nothing behind the last: one commit either way. */
-template <int D>
+template <enum dtype KV, int D>
 DEVICE void feed_next(const struct attend_in &a, struct feed &f, unsigned char *ring)
 {
     const int page = f.unit >> 1;
@@ -89,22 +111,31 @@ DEVICE void feed_next(const struct attend_in &a, struct feed &f, unsigned char *
         if ((f.unit & 63) == 0 && f.unit > 0)
             f.id = feed_id(f, page + lane_id());
         const int id = (int)shfl((uint32_t)f.id, page & 31), key = feed_key(f, page);
-        const unsigned char *from = page_block<D>(a, id, f.unit & 1, f.kv_head);
-        unsigned char *to = ring + f.stage * stage_bytes<D>;
+        constexpr int R = row_units<KV, D>, CHUNKS = PAGE_TOKENS * tile_chunks<R>;
+        const unsigned char *from = page_block<KV, D>(a, id, f.unit & 1, f.kv_head);
+        unsigned char *to = ring + f.stage * stage_bytes<KV, D>;
 #pragma unroll
-        for (int i = 0; i < D / 16; i++) {
-            const int chunk = 32 * i + lane_id(), token = chunk / tile_chunks<D>;
-            cp_async16(to + tile_at<D>(token, chunk % tile_chunks<D>), from + 16 * chunk,
-                       key + token >= f.low && key + token < f.high);
+        for (int i = 0; i < (CHUNKS + 31) / 32; i++) {
+            const int chunk = 32 * i + lane_id(), token = chunk / tile_chunks<R>;
+            if (CHUNKS % 32 == 0 || chunk < CHUNKS)
+                cp_async16(to + tile_at<R>(token, chunk % tile_chunks<R>), from + 16 * chunk,
+                           key + token >= f.low && key + token < f.high);
         }
+        if (KV == DTYPE_I8 && (f.unit & 1) == 0)
+            fetch_scales<D>(a, id, f.kv_head, key, f.low, f.high, to + codes_bytes<KV, D>);
     }
     cp_async_commit();
     f.unit++;
-    f.stage = f.stage + 1 == stages<D> ? 0 : f.stage + 1;
+    f.stage = f.stage + 1 == stages<KV, D> ? 0 : f.stage + 1;
 }
 
-template <int D, int TILES> struct softmax_state {
-    float o[TILES][D / 16][4];      /* features 16 i + g, + 8; heads 2q, 2q + 1 */
+/* Row g of O^T, row g + 8. */
+template <enum dtype KV> DEVICE int out_feature(int g, int row)
+{
+    return KV == DTYPE_I8 ? 2 * g + row : g + 8 * row;
+}
+template <enum dtype KV, int D, int TILES> struct softmax_state {
+    float o[TILES][D / 16][4];      /* features 16 i + out_feature, heads 2q, 2q + 1 */
     float m[TILES][2], l[TILES][2]; /* l: of this lane's tokens */
 };
 
@@ -121,26 +152,67 @@ DEVICE void load_q(const struct attend_in &a, int row, int kv_head, int first,
                                                   (int64_t)(kv_head * group + head) * D);
 #pragma unroll
         for (int i = 0; i < D / 16; i++) {
-            q[t][i][0] = head < group ? kv_of_bf16<KV>(from[8 * i + pair]) : 0;
-            q[t][i][1] = head < group ? kv_of_bf16<KV>(from[8 * i + 4 + pair]) : 0;
+            const int near = KV == DTYPE_I8 ? 8 * i + 2 * pair : 8 * i + pair;
+            const int far = KV == DTYPE_I8 ? near + 1 : near + 4;
+            const uint32_t low = head < group ? kv_of_bf16<KV>(from[near]) : 0;
+            const uint32_t high = head < group ? kv_of_bf16<KV>(from[far]) : 0;
+            /* int8: even features, odd ones */
+            q[t][i][0] = KV == DTYPE_I8 ? byte_permute(low, high, 0x5410) : low;
+            q[t][i][1] = KV == DTYPE_I8 ? byte_permute(low, high, 0x7632) : high;
         }
+    }
+}
+/* 16 tokens x 32 features of codes (TRANS: of V, features turned into rows) to the A operands of
+ * features 32 i .. and 32 i + 16 ..; with D / 16 odd the last second one is the first again. */
+template <int D, bool TRANS>
+DEVICE void widen_codes(const unsigned char *unit, int i, uint32_t (&f)[2][4])
+{
+    const int half = D % 32 == 0 || 2 * i + 1 < D / 16 ? lane_id() / 16 : 0;
+    const unsigned char *at = unit + tile_at<D / 2>(lane_id() % 16, 2 * i + half);
+    uint32_t r[4];
+    if constexpr (TRANS)
+        ldsm_x4_trans(r, at);
+    else
+        ldsm_x4(r, at);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const uint32_t even[2] = { bf16_of_codes(r[2 * h]), bf16_of_codes(r[2 * h + 1]) };
+        const uint32_t odd[2] = { bf16_of_codes(r[2 * h] >> 8), bf16_of_codes(r[2 * h + 1] >> 8) };
+        /* K: rows are tokens g, g + 8; V: rows are even, odd features. */
+        f[h][0] = even[0];
+        f[h][1] = TRANS ? odd[0] : even[1];
+        f[h][2] = TRANS ? even[1] : odd[0];
+        f[h][3] = odd[1];
     }
 }
 template <enum dtype KV, int D, int TILES>
 DEVICE void scores(const unsigned char *k, const uint32_t (&q)[TILES][D / 16][2],
                    float (&s)[TILES][4])
 {
-    const int token = lane_id() % 16, half = lane_id() / 16;
 #pragma unroll
     for (int t = 0; t < TILES; t++)
         s[t][0] = s[t][1] = s[t][2] = s[t][3] = 0.0f;
+    if constexpr (KV == DTYPE_I8) {
 #pragma unroll
-    for (int i = 0; i < D / 16; i++) {
-        uint32_t r[4];
-        ldsm_x4(r, k + tile_at<D>(token, 2 * i + half));
+        for (int i = 0; i < (D + 31) / 32; i++) {
+            uint32_t f[2][4];
+            widen_codes<D, false>(k, i, f);
 #pragma unroll
-        for (int t = 0; t < TILES; t++)
-            mma_kv<KV>(s[t], r, q[t][i][0], q[t][i][1]);
+            for (int h = 0; h < 2 && 2 * i + h < D / 16; h++)
+#pragma unroll
+                for (int t = 0; t < TILES; t++)
+                    mma_kv<KV>(s[t], f[h], q[t][2 * i + h][0], q[t][2 * i + h][1]);
+        }
+    } else {
+        const int token = lane_id() % 16, half = lane_id() / 16;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            uint32_t r[4];
+            ldsm_x4(r, k + tile_at<D>(token, 2 * i + half));
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                mma_kv<KV>(s[t], r, q[t][i][0], q[t][i][1]);
+        }
     }
 }
 /* Over the 8 lanes that hold the same heads. */
@@ -157,11 +229,16 @@ DEVICE float heads_sum(float v)
     return v + shfl_xor_f32(v, 16);
 }
 /* Scores of the page at `key` to probabilities p (the B operand), and o and l to the new maximum.
- * Every page has a key that counts, so the maximum is a number. */
+ * Every page has a key that counts, so the maximum is a number. scales: of int8 pages. */
 template <enum dtype KV, int D, int TILES>
-DEVICE void soften(const struct attend_in &a, const struct feed &f, int key, float (&s)[TILES][4],
-                   struct softmax_state<D, TILES> &x, uint32_t (&p)[TILES][2])
+DEVICE void soften(const struct attend_in &a, const struct feed &f, int key,
+                   const unsigned char *scales, float (&s)[TILES][4],
+                   struct softmax_state<KV, D, TILES> &x, uint32_t (&p)[TILES][2])
 {
+    const float *const mine = (const float *)(const void *)scales + lane_id() / 4;
+    const bool scaled = KV == DTYPE_I8;
+    const float k0 = scaled ? mine[0] : 1.0f, k1 = scaled ? mine[8] : 1.0f;
+    const float v0 = scaled ? mine[16] : 1.0f, v1 = scaled ? mine[24] : 1.0f;
     const int token = key + lane_id() / 4;
     const bool near = token >= f.low && token < f.high;
     const bool far = token + 8 >= f.low && token + 8 < f.high;
@@ -169,8 +246,8 @@ DEVICE void soften(const struct attend_in &a, const struct feed &f, int key, flo
     for (int t = 0; t < TILES; t++) {
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const float s0 = near ? score_of(a, s[t][h]) : NO_SCORE;
-            const float s1 = far ? score_of(a, s[t][2 + h]) : NO_SCORE;
+            const float s0 = near ? score_of(a, s[t][h] * k0) : NO_SCORE;
+            const float s1 = far ? score_of(a, s[t][2 + h] * k1) : NO_SCORE;
             const float m = fmaxf(x.m[t][h], heads_max(fmaxf(s0, s1)));
             const float factor = exp2_fast(x.m[t][h] - m);
             s[t][h] = exp2_fast(s0 - m);
@@ -183,27 +260,40 @@ DEVICE void soften(const struct attend_in &a, const struct feed &f, int key, flo
                 x.o[t][i][2 + h] *= factor;
             }
         }
-        p[t][0] = mat_transpose(kv_pair<KV>(s[t][0], s[t][1]));
-        p[t][1] = mat_transpose(kv_pair<KV>(s[t][2], s[t][3]));
+        p[t][0] = mat_transpose(kv_pair<KV>(s[t][0] * v0, s[t][1] * v0));
+        p[t][1] = mat_transpose(kv_pair<KV>(s[t][2] * v1, s[t][3] * v1));
     }
 }
 template <enum dtype KV, int D, int TILES>
 DEVICE void values(const unsigned char *v, const uint32_t (&p)[TILES][2],
-                   struct softmax_state<D, TILES> &x)
+                   struct softmax_state<KV, D, TILES> &x)
 {
-    const int token = lane_id() % 8 + lane_id() / 16 * 8, half = lane_id() / 8 % 2;
+    if constexpr (KV == DTYPE_I8) {
 #pragma unroll
-    for (int i = 0; i < D / 16; i++) {
-        uint32_t r[4];
-        ldsm_x4_trans(r, v + tile_at<D>(token, 2 * i + half));
+        for (int i = 0; i < (D + 31) / 32; i++) {
+            uint32_t f[2][4];
+            widen_codes<D, true>(v, i, f);
 #pragma unroll
-        for (int t = 0; t < TILES; t++)
-            mma_kv<KV>(x.o[t][i], r, p[t][0], p[t][1]);
+            for (int h = 0; h < 2 && 2 * i + h < D / 16; h++)
+#pragma unroll
+                for (int t = 0; t < TILES; t++)
+                    mma_kv<KV>(x.o[t][2 * i + h], f[h], p[t][0], p[t][1]);
+        }
+    } else {
+        const int token = lane_id() % 8 + lane_id() / 16 * 8, half = lane_id() / 8 % 2;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++) {
+            uint32_t r[4];
+            ldsm_x4_trans(r, v + tile_at<D>(token, 2 * i + half));
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                mma_kv<KV>(x.o[t][i], r, p[t][0], p[t][1]);
+        }
     }
 }
 
-template <int D, int TILES>
-DEVICE void leave(struct warp_out<D, TILES> *out, const struct softmax_state<D, TILES> &x)
+template <enum dtype KV, int D, int TILES>
+DEVICE void leave(struct warp_out<D, TILES> *out, const struct softmax_state<KV, D, TILES> &x)
 {
     const int g = lane_id() / 4, pair = lane_id() % 4;
 #pragma unroll
@@ -218,8 +308,8 @@ DEVICE void leave(struct warp_out<D, TILES> *out, const struct softmax_state<D, 
             }
 #pragma unroll
             for (int i = 0; i < D / 16; i++) {
-                out->o[head][16 * i + g] = x.o[t][i][h];
-                out->o[head][16 * i + 8 + g] = x.o[t][i][2 + h];
+                out->o[head][16 * i + out_feature<KV>(g, 0)] = x.o[t][i][h];
+                out->o[head][16 * i + out_feature<KV>(g, 1)] = x.o[t][i][2 + h];
             }
         }
     }
@@ -235,17 +325,18 @@ DEVICE float *partial_at(const struct attend_in &a, int item, int head)
 }
 
 /* The four warps' results of `n_heads` heads, the first of them query head `head`. */
-template <int D, int TILES>
+template <enum dtype KV, int D, int TILES>
 DEVICE void merge_warps(const struct attend_in &a, const struct attend_item &item,
                         unsigned char *shared, int head, int n_heads)
 {
-    static_assert(sizeof(struct shared_end<D, TILES>) <= ring_bytes<D>, "in the ring of warp 0");
+    static_assert(sizeof(struct shared_end<D, TILES>) <= ring_bytes<KV, D>,
+                  "in the ring of warp 0");
     struct block_out<TILES> *b = &((struct shared_end<D, TILES> *)(void *)shared)->block;
     const int tid = (int)threadIdx.x;
     const struct warp_out<D, TILES> *w[WARPS];
 #pragma unroll
     for (int i = 0; i < WARPS; i++)
-        w[i] = (const struct warp_out<D, TILES> *)(const void *)(shared + i * ring_bytes<D>);
+        w[i] = (const struct warp_out<D, TILES> *)(const void *)(shared + i * ring_bytes<KV, D>);
     if (tid < n_heads) {
         float m = NO_SCORE, l = 0.0f;
 #pragma unroll
@@ -331,7 +422,7 @@ template <enum dtype KV, int D, int TILES>
 DEVICE void attend_pages(const struct attend_in &a, int row, int first, struct feed f,
                          unsigned char *ring)
 {
-    struct softmax_state<D, TILES> x;
+    struct softmax_state<KV, D, TILES> x;
     uint32_t q[TILES][D / 16][2];
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
@@ -344,33 +435,34 @@ DEVICE void attend_pages(const struct attend_in &a, int row, int first, struct f
         for (int i = 0; i < D / 16; i++)
             x.o[t][i][0] = x.o[t][i][1] = x.o[t][i][2] = x.o[t][i][3] = 0.0f;
     }
-    for (int i = 0; i + 1 < stages<D>; i++)
-        feed_next<D>(a, f, ring);
+    for (int i = 0; i + 1 < stages<KV, D>; i++)
+        feed_next<KV, D>(a, f, ring);
     load_q<KV, D, TILES>(a, row, f.kv_head, first, q);
 
     int stage = 0;
     for (int page = 0; page < f.n_pages; page++) {
         float s[TILES][4];
         uint32_t p[TILES][2];
-        cp_async_wait<stages<D> - 2>();
+        cp_async_wait<stages<KV, D> - 2>();
         warp_sync(); /* the unit is there for all lanes, and all have done with the one before */
-        feed_next<D>(a, f, ring);
-        scores<KV, D, TILES>(ring + stage * stage_bytes<D>, q, s);
-        stage = stage + 1 == stages<D> ? 0 : stage + 1;
-        soften<KV, D, TILES>(a, f, feed_key(f, page), s, x, p);
+        feed_next<KV, D>(a, f, ring);
+        const unsigned char *const unit = ring + stage * stage_bytes<KV, D>;
+        scores<KV, D, TILES>(unit, q, s);
+        stage = stage + 1 == stages<KV, D> ? 0 : stage + 1;
+        soften<KV, D, TILES>(a, f, feed_key(f, page), unit + codes_bytes<KV, D>, s, x, p);
 
-        cp_async_wait<stages<D> - 2>();
+        cp_async_wait<stages<KV, D> - 2>();
         warp_sync();
-        feed_next<D>(a, f, ring);
-        values<KV, D, TILES>(ring + stage * stage_bytes<D>, p, x);
-        stage = stage + 1 == stages<D> ? 0 : stage + 1;
+        feed_next<KV, D>(a, f, ring);
+        values<KV, D, TILES>(ring + stage * stage_bytes<KV, D>, p, x);
+        stage = stage + 1 == stages<KV, D> ? 0 : stage + 1;
     }
     warp_sync();
-    leave<D, TILES>((struct warp_out<D, TILES> *)(void *)ring, x);
+    leave<KV, D, TILES>((struct warp_out<D, TILES> *)(void *)ring, x);
 }
 
 template <enum dtype KV, int D, int TILES>
-KERNEL(THREADS, (blocks_per_sm<D, TILES>))
+KERNEL(THREADS, (blocks_per_sm<KV, D, TILES>))
 attend_decode_kernel(const __grid_constant__ struct attend_in a)
 {
     SHARED(shared);
@@ -402,9 +494,9 @@ attend_decode_kernel(const __grid_constant__ struct attend_in a)
         const int n_heads = group - first < TILES * TILE_HEADS ? group - first : TILES * TILE_HEADS;
         if (first > 0)
             block_sync(); /* the merge of the pass before has read the rings */
-        attend_pages<KV, D, TILES>(a, item.row, first, f, shared + warp_id() * ring_bytes<D>);
+        attend_pages<KV, D, TILES>(a, item.row, first, f, shared + warp_id() * ring_bytes<KV, D>);
         block_sync();
-        merge_warps<D, TILES>(a, item, shared, f.kv_head * group + first, n_heads);
+        merge_warps<KV, D, TILES>(a, item, shared, f.kv_head * group + first, n_heads);
     }
     if (item.n_splits == 1)
         return;
@@ -428,9 +520,9 @@ attend_decode_kernel(const __grid_constant__ struct attend_in a)
 template <enum dtype KV, int D, int TILES>
 static cudaError_t start(const struct launch *launch, const struct attend_in *op)
 {
-    return LAUNCH((attend_decode_kernel<KV, D, TILES>),
-                  dim3((unsigned)op->n_items, (unsigned)op->n_kv_heads), THREADS, shared_bytes<D>,
-                  launch->stream, launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, *op);
+    return LAUNCH(
+        (attend_decode_kernel<KV, D, TILES>), dim3((unsigned)op->n_items, (unsigned)op->n_kv_heads),
+        THREADS, shared_bytes<KV, D>, launch->stream, launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, *op);
 }
 struct instance {
     enum dtype kv;
@@ -445,7 +537,8 @@ struct instance {
     {                                                                                              \
         kv, 256, 1, start<kv, 256, 1>                                                              \
     }
-static const struct instance instances[] = { INSTANCES(DTYPE_BF16), INSTANCES(DTYPE_F16) };
+static const struct instance instances[] = { INSTANCES(DTYPE_BF16), INSTANCES(DTYPE_F16),
+                                             INSTANCES(DTYPE_I8) };
 
 cudaError_t attend_decode(const struct launch *launch, const struct attend_in *op)
 {

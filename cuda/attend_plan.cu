@@ -158,7 +158,7 @@ bool attend_fits(int32_t head_dim, int32_t n_heads, int32_t n_kv_heads, enum dty
 {
     if (n_kv_heads <= 0 || n_heads <= 0 || n_heads % n_kv_heads != 0)
         return false;
-    if (kv_dtype != DTYPE_BF16 && kv_dtype != DTYPE_F16)
+    if (kv_dtype != DTYPE_BF16 && kv_dtype != DTYPE_F16 && kv_dtype != DTYPE_I8)
         return false;
     for (const int32_t d : { 64, 80, 96, 128, 256 })
         if (d == head_dim)

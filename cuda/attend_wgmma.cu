@@ -99,7 +99,7 @@ DEVICE void fetch(const struct attend_in &a, const struct tile &t, int block, in
     for (int i = 0; i < warp_pages<D>; i++) {
         const int page = 4 * i + warp_id() % 4;
         const int key = t.from + block * keys_of<D> + page * PAGE_TOKENS;
-        const unsigned char *from = page_block<D>(a, ids[i], which, t.kv_head);
+        const unsigned char *from = page_block<DTYPE_BF16, D>(a, ids[i], which, t.kv_head);
 #pragma unroll 4
         for (int at = lane_id(); at < PAGE_TOKENS * tile_chunks<D>; at += 32) {
             const int token = at / tile_chunks<D>, chunk = at % tile_chunks<D>;

@@ -341,6 +341,13 @@ DEVICE uint32_t h2_fma(uint32_t a, uint32_t b, uint32_t c)
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
     return d;
 }
+/* a . b + c of bf16 halves, rounded once (sm_80 has no other arithmetic on them). */
+DEVICE uint32_t b2_fma(uint32_t a, uint32_t b, uint32_t c)
+{
+    uint32_t d;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
 /* (a & mask) | bits: one LOP3, which the compiler does not always find. */
 DEVICE uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits)
 {

@@ -64,9 +64,10 @@ struct gemm_out {
 struct qkv_out {
     uint16_t *q; /* bf16 [rows][n_heads * head_dim], stride q_stride */
     int64_t q_stride;
-    void *k_pages, *v_pages; /* of this layer: [n_pages][2][n_kv_heads][16][head_dim]: v_pages =
-                                k_pages + one page's K */
-    enum dtype kv_dtype;     /* BF16 or F16 */
+    /* Of this layer: [n_pages][2][n_kv_heads] blocks of kv_layout.h; v_pages = k_pages + one page's
+     * K. */
+    void *k_pages, *v_pages;
+    enum dtype kv_dtype; /* BF16, F16 or, by kv_store alone, I8 */
     int32_t n_pages, n_heads, n_kv_heads, head_dim;
     const int32_t *positions; /* [rows], -1: padding */
     const int32_t *row_seq;   /* [rows] */
@@ -294,12 +295,12 @@ cudaError_t experts_add(const struct launch *launch, const struct experts_add_in
 
 /* ---- attention --------------------------------------------------------------------------------
  * y[row][head] = softmax(q . K^T * scale (soft cap) + sinks) . V over the row's sequence, causal,
- * inside the window. q, y bf16; pages as kv_layout.h, BF16 or F16. */
+ * inside the window. q, y bf16; pages as kv_layout.h, BF16, F16 or I8. */
 struct attend_in {
     const void *q;
     void *y;
     int64_t q_stride, y_stride;
-    const void *pages_memory; /* of this layer: [n_pages][2][n_kv_heads][16][head_dim] */
+    const void *pages_memory; /* of this layer: [n_pages][2][n_kv_heads] blocks */
     enum dtype kv_dtype;
     int32_t n_pages, n_heads, n_kv_heads, head_dim;
     int32_t window; /* 0: none */

@@ -2,7 +2,8 @@
  *
  *   product [rows][(n_heads + 2 n_kv_heads) head_dim] fp32, heads q | k | v, biases added
  *   q, k: head / sqrt(mean head^2 + epsilon) * gain, then pairs rotated by position * inv_freq
- *   q -> qkv->q bf16      k, v -> page of the position, BF16 or F16 (kv_layout.h)
+ *   q -> qkv->q bf16      k, v -> page of the position, BF16, F16 or I8 (kv_layout.h)
+ *   I8: scale = max |feature| / 127, code = round(feature * (127 / max)), as the CPU's ops_kv_put
  *
  * A row of position -1 leaves no keys and no values; its q is 0. A page that is not there (given
  * back, or never taken) is not written.
@@ -67,6 +68,41 @@ DEVICE void head_rotate(float *head, const struct rotation *rotations, int half,
         head[high] = rotated_high(a, b, rotations[i]);
     }
 }
+DEVICE float greater(float a, float b)
+{
+    return a > b || a != a ? a : b; /* a NaN stays */
+}
+/* Of a feature's bits; what is no number gives any code. */
+DEVICE uint32_t code_of(uint32_t feature, float inverse)
+{
+    const float code = fminf(fmaxf(rintf(f32_of_bits(feature) * inverse), -127.0f), 127.0f);
+    return (uint32_t)(int)code & 0xffu;
+}
+/* Codes at `to`, their scale at `scale`; not finite: zeros, and NaN. */
+DEVICE void head_quantize(uint8_t *to, float *scale, const float *head, int dim)
+{
+    float most = 0.0f;
+    for (int i = lane_id(); i < dim; i += 32)
+        most = greater(fabsf(head[i]), most);
+    for (int mask = 16; mask > 0; mask /= 2)
+        most = greater(shfl_xor_f32(most, mask), most);
+    const bool finite = most <= 0x1.fffffep127f;
+    const bool any = finite && most >= KV_TINY;
+    const float inverse = any ? 127.0f / most : 0.0f;
+    if (lane_id() == 0)
+        *scale = any ? most / 127.0f : finite ? 0.0f : f32_of_bits(0x7fc00000u);
+    if (dim % 4 != 0) {
+        for (int i = lane_id(); i < dim; i += 32)
+            to[i] = any ? (uint8_t)code_of(f32_bits(head[i]), inverse) : 0;
+        return;
+    }
+    for (int i = lane_id(); i < dim / 4; i += 32) {
+        const uint4 v = ld128(head + 4 * i);
+        const uint32_t low = code_of(v.x, inverse) | code_of(v.y, inverse) << 8;
+        const uint32_t high = code_of(v.z, inverse) | code_of(v.w, inverse) << 8;
+        ((uint32_t *)(void *)to)[i] = any ? low | high << 16 : 0;
+    }
+}
 DEVICE void head_store(uint16_t *to, const float *head, int dim, enum dtype dtype)
 {
     const bool bf16 = dtype == DTYPE_BF16;
@@ -81,11 +117,11 @@ DEVICE void head_store(uint16_t *to, const float *head, int dim, enum dtype dtyp
             bf16 ? bf16_pair(head[2 * i], head[2 * i + 1]) : f16_pair(head[2 * i], head[2 * i + 1]);
 }
 
-/* Where head `head` of the row goes; NULL: nowhere. */
-DEVICE uint16_t *destination(const struct qkv_out &o, int row, int head, int position)
+/* Where head `head` of the row goes: q's row, or the block of a page; NULL: nowhere. */
+DEVICE uint8_t *destination(const struct qkv_out &o, int row, int head, int position)
 {
     if (head < o.n_heads)
-        return o.q + (int64_t)row * o.q_stride + (int64_t)head * o.head_dim;
+        return (uint8_t *)(o.q + (int64_t)row * o.q_stride + (int64_t)head * o.head_dim);
     if (position < 0)
         return NULL;
     const int page = o.pages[(int64_t)o.row_seq[row] * o.pages_stride + position / PAGE_TOKENS];
@@ -93,9 +129,9 @@ DEVICE uint16_t *destination(const struct qkv_out &o, int row, int head, int pos
         return NULL;
     const bool value = head >= o.n_heads + o.n_kv_heads;
     const int kv_head = head - o.n_heads - (value ? o.n_kv_heads : 0);
-    uint16_t *pages = (uint16_t *)(value ? o.v_pages : o.k_pages);
-    const int64_t block = (int64_t)page * 2 * o.n_kv_heads + kv_head;
-    return pages + (block * PAGE_TOKENS + position % PAGE_TOKENS) * o.head_dim;
+    uint8_t *pages = (uint8_t *)(value ? o.v_pages : o.k_pages);
+    return pages +
+           kv_block_index(o.n_kv_heads, page, 0, kv_head) * kv_block_bytes(o.kv_dtype, o.head_dim);
 }
 
 /* ---- kernel -----------------------------------------------------------------------------------
@@ -121,7 +157,7 @@ KERNEL(THREADS, 1) kv_store_kernel(const __grid_constant__ struct kv_args a)
     const int head = first + warp_id();
     if (head >= n_rotated + o.n_kv_heads)
         return;
-    uint16_t *to = destination(o, row, head, position);
+    uint8_t *to = destination(o, row, head, position);
     if (to == NULL)
         return;
     float *mine = heads + warp_id() * dim;
@@ -137,7 +173,14 @@ KERNEL(THREADS, 1) kv_store_kernel(const __grid_constant__ struct kv_args a)
     if (rotates && head < n_rotated)
         head_rotate(mine, rotations, half, o.interleaved);
     warp_sync();
-    head_store(to, mine, dim, head < o.n_heads ? DTYPE_BF16 : o.kv_dtype);
+    const int token = position % PAGE_TOKENS;
+    if (head < o.n_heads)
+        head_store((uint16_t *)(void *)to, mine, dim, DTYPE_BF16);
+    else if (o.kv_dtype == DTYPE_I8)
+        head_quantize(to + token * dim, (float *)(void *)(to + PAGE_TOKENS * dim) + token, mine,
+                      dim);
+    else
+        head_store((uint16_t *)(void *)to + token * dim, mine, dim, o.kv_dtype);
 }
 
 cudaError_t kv_store(const struct launch *launch, const float *product, int64_t stride,

@@ -133,18 +133,25 @@ def wgmma_loop(t):
     return loop._replace(other=6)
 
 
+I8 = 11  # enum dtype
+
+
 def attend_stride(d):
-    return 2 * d if d % 64 == 0 else 2 * d + 16
+    """Bytes of a row of d 16-bit units: an odd number of chunks, or whole 128 bytes."""
+    return 2 * d if d % 64 == 0 or d // 8 % 2 == 1 else 2 * d + 16
 
 
 def decode_shared(t, _):
-    d = t[1]
+    kv, d = t[:2]
+    if kv == I8:  # codes of 16 tokens, scales of K and V
+        return 4 * (8 if d <= 80 else 6 if d <= 96 else 5) * (16 * attend_stride(d // 2) + 128)
     return 4 * (6 if d <= 64 else 4 if d <= 80 else 3) * 16 * attend_stride(d)
 
 
 def prefill_shared(t, _):
-    d = t[1]
-    return (64 * (2 if d <= 128 else 1) + 2 * 64) * attend_stride(d) + 64
+    kv, d = t
+    scales = 4 * 128 if kv == I8 else 0
+    return (64 * (2 if d <= 128 else 1) + 2 * 64) * attend_stride(d) + scales + 64
 
 
 def attend_wgmma_shared(t, _):

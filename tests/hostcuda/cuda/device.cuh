@@ -272,9 +272,9 @@ DEVICE uint32_t bf16_pair(float low, float high)
 {
     return (uint32_t)bf16_of(low) | (uint32_t)bf16_of(high) << 16;
 }
-/* The f16 nearest to an exact a + b: what float cannot hold sticks to the last bit (round to odd),
- * and the 13 bits between the two formats keep that from mattering. */
-DEVICE uint16_t f16_of_sum(double a, double b)
+/* a + b for f16_of and bf16_of to round: what float cannot hold sticks to the last bit (round to
+ * odd), and the 13 or 16 bits between the two formats keep that from mattering. */
+DEVICE float odd_sum(double a, double b)
 {
     const double s = a + b, bb = s - a, error = (a - (s - bb)) + (b - bb);
     float f = (float)s;
@@ -286,7 +286,7 @@ DEVICE uint16_t f16_of_sum(double a, double b)
                         : up   ? f32_bits(f) + 1u
                                : f32_bits(f) - 1u);
     }
-    return f16_of(f);
+    return f;
 }
 DEVICE uint16_t h_fma(uint16_t a, uint16_t b, uint16_t c)
 {
@@ -295,7 +295,7 @@ DEVICE uint16_t h_fma(uint16_t a, uint16_t b, uint16_t c)
     const float sum = product + z;
     if (!(fabsf(sum) < INFINITY))
         return f16_of(sum);
-    return f16_of_sum((double)product, (double)z);
+    return f16_of(odd_sum((double)product, (double)z));
 }
 DEVICE uint32_t h2_fma(uint32_t a, uint32_t b, uint32_t c)
 {
@@ -309,6 +309,16 @@ DEVICE uint32_t h2_sub(uint32_t a, uint32_t b)
 DEVICE uint32_t h2_mul(uint32_t a, uint32_t b)
 {
     return f16_pair(f16_low(a) * f16_low(b), f16_high(a) * f16_high(b));
+}
+DEVICE uint16_t b_fma(float x, float y, float z)
+{
+    const float sum = fmaf(x, y, z);
+    return bf16_of(fabsf(sum) < INFINITY ? odd_sum((double)x * (double)y, (double)z) : sum);
+}
+DEVICE uint32_t b2_fma(uint32_t a, uint32_t b, uint32_t c)
+{
+    return (uint32_t)b_fma(bf16_low(a), bf16_low(b), bf16_low(c)) |
+           (uint32_t)b_fma(bf16_high(a), bf16_high(b), bf16_high(c)) << 16;
 }
 DEVICE uint32_t and_or(uint32_t a, uint32_t mask, uint32_t bits)
 {

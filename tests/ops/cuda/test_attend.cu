@@ -67,7 +67,8 @@ struct world {
     int32_t n_rows, n_pages, pages_stride;
     std::vector<batch_seq> seqs;
     std::vector<int32_t> positions, row_seq, pages;
-    std::vector<uint16_t> q, memory; /* q: stride q_stride */
+    std::vector<uint16_t> q; /* stride q_stride */
+    std::vector<uint8_t> memory;
     std::vector<float> sinks;
     int64_t q_stride, y_stride;
     struct batch batch;
@@ -77,16 +78,40 @@ struct world {
     {
         return shape.n_heads / shape.n_kv_heads;
     }
-    size_t at(int32_t page, int which, int32_t kv_head, int32_t token) const
+    size_t block(int32_t page, int which, int32_t kv_head) const
     {
-        return ((((size_t)page * 2 + (size_t)which) * (size_t)shape.n_kv_heads + (size_t)kv_head) *
-                    PAGE_TOKENS +
-                (size_t)token) *
-               (size_t)shape.head_dim;
+        const size_t dim = (size_t)shape.head_dim;
+        return (((size_t)page * 2 + (size_t)which) * (size_t)shape.n_kv_heads + (size_t)kv_head) *
+               (shape.kv == DTYPE_I8 ? 16 * dim + 64 : 32 * dim);
     }
-    double element(size_t i) const
+    /* Feature d of a token of a block. */
+    double element(size_t block, int32_t token, size_t d) const
     {
-        return shape.kv == DTYPE_F16 ? f16_value(memory[i]) : bf16_value(memory[i]);
+        const size_t dim = (size_t)shape.head_dim, i = (size_t)token * dim + d;
+        uint16_t bits;
+        float scale;
+        if (shape.kv == DTYPE_I8) {
+            memcpy(&scale, &memory[block + 16 * dim + 4 * (size_t)token], sizeof scale);
+            return (double)scale * (int8_t)memory[block + i];
+        }
+        memcpy(&bits, &memory[block + 2 * i], sizeof bits);
+        return shape.kv == DTYPE_F16 ? f16_value(bits) : bf16_value(bits);
+    }
+    void put(size_t block, int32_t token, const std::vector<float> &head)
+    {
+        const size_t dim = head.size(), first = (size_t)token * dim;
+        float scale = 0.0f;
+        for (const float v : head)
+            scale = fmaxf(scale, fabsf(v) / 127.0f);
+        for (size_t d = 0; d < dim; d++) {
+            const uint16_t bits = shape.kv == DTYPE_F16 ? f16_bits(head[d]) : bf16_bits(head[d]);
+            if (shape.kv == DTYPE_I8)
+                memory[block + first + d] = (uint8_t)(int8_t)rintf(head[d] / scale);
+            else
+                memcpy(&memory[block + 2 * (first + d)], &bits, sizeof bits);
+        }
+        if (shape.kv == DTYPE_I8)
+            memcpy(&memory[block + 16 * dim + 4 * (size_t)token], &scale, sizeof scale);
     }
 };
 enum { PADDING_ROWS = 3 };
@@ -117,19 +142,21 @@ static void fill_pages(struct world &w, struct random_numbers &random)
 static void fill_memory(struct world &w, struct random_numbers &random)
 {
     const struct shape &s = w.shape;
-    w.memory.assign(w.at(w.n_pages, 0, 0, 0), 0xffff);
+    w.memory.assign(w.block(w.n_pages, 0, 0), 0xff);
+    std::vector<float> head((size_t)s.head_dim);
     for (size_t i = 0; i < w.seqs.size(); i++)
         for (int32_t p = 0; p < w.seqs[i].first_position + w.seqs[i].n_rows; p++) {
             const int32_t page = w.pages[i * (size_t)w.pages_stride + (size_t)p / PAGE_TOKENS];
             if (page < 0)
                 continue;
             for (int which = 0; which < 2; which++)
-                for (int32_t h = 0; h < s.n_kv_heads; h++)
-                    for (size_t d = 0; d < (size_t)s.head_dim; d++) {
-                        const float v = random.uniform();
-                        w.memory[w.at(page, which, h, p % PAGE_TOKENS) + d] =
-                            s.kv == DTYPE_F16 ? f16_bits(v) : bf16_bits(v);
-                    }
+                for (int32_t h = 0; h < s.n_kv_heads; h++) {
+                    /* int8: scales that differ from token to token */
+                    const float size = s.kv == DTYPE_I8 ? 0.25f + fabsf(random.uniform()) : 1.0f;
+                    for (float &v : head)
+                        v = size * random.uniform();
+                    w.put(w.block(page, which, h), p % PAGE_TOKENS, head);
+                }
         }
 }
 static struct world world_make(const struct shape &s, uint64_t seed)
@@ -192,11 +219,11 @@ static void plain_attend(const struct world &w, int32_t row, int32_t head, std::
     std::vector<double> scores;
     double top = s.sinks ? (double)w.sinks[(size_t)head] : -1e300;
     for (int32_t p = first; p <= last; p++) {
-        const size_t k = w.at(table[p / PAGE_TOKENS], 0, kv_head, p % PAGE_TOKENS);
+        const size_t k = w.block(table[p / PAGE_TOKENS], 0, kv_head);
         double sum = 0.0;
         for (size_t d = 0; d < dim; d++)
             sum += (double)bf16_value(w.q[(size_t)(row * w.q_stride) + (size_t)head * dim + d]) *
-                   w.element(k + d);
+                   w.element(k, p % PAGE_TOKENS, d);
         sum *= (double)w.scale;
         if (s.soft_cap > 0.0f)
             sum = (double)s.soft_cap * tanh(sum / (double)s.soft_cap);
@@ -207,12 +234,13 @@ static void plain_attend(const struct world &w, int32_t row, int32_t head, std::
     y.assign(dim, 0.0);
     weight.assign(dim, 0.0);
     for (int32_t p = first; p <= last; p++) {
-        const size_t v = w.at(table[p / PAGE_TOKENS], 1, kv_head, p % PAGE_TOKENS);
+        const size_t block = w.block(table[p / PAGE_TOKENS], 1, kv_head);
         const double probability = exp(scores[(size_t)(p - first)] - top);
         l += probability;
         for (size_t d = 0; d < dim; d++) {
-            y[d] += probability * w.element(v + d);
-            weight[d] += probability * fabs(w.element(v + d));
+            const double v = w.element(block, p % PAGE_TOKENS, d);
+            y[d] += probability * v;
+            weight[d] += probability * fabs(v);
         }
     }
     for (size_t d = 0; d < dim; d++) {
@@ -272,22 +300,23 @@ static struct launched world_run(struct world &w)
     padding.row = -1;
     prefills.push_back(padding);
 
-    device_array<uint16_t> q(w.q), memory(w.memory),
-        y(std::vector<uint16_t>(rows * (size_t)w.y_stride, 0x4242));
+    device_array<uint16_t> q(w.q), y(std::vector<uint16_t>(rows * (size_t)w.y_stride, 0x4242));
+    device_array<uint8_t> memory(w.memory);
     device_array<int32_t> positions(w.positions), row_seq(w.row_seq), pages(w.pages);
     device_array<float> sinks(w.sinks),
         partial(decode.size() * (size_t)s.n_heads * (size_t)(s.head_dim + 2));
     device_array<uint32_t> tickets(rows * (size_t)s.n_kv_heads);
     device_array<attend_item> decode_items(decode), prefill_items(prefills);
-    device_array<uint16_t> q_from(w.q), memory_from(w.memory);
+    device_array<uint16_t> q_from(w.q);
+    device_array<uint8_t> memory_from(w.memory);
     tickets.zero();
     harness.launch.pdl = behind_kernel;
     if (behind_kernel) {
         CUDA(cudaMemset(q.data(), 0xff, w.q.size() * 2));
-        CUDA(cudaMemset(memory.data(), 0xff, w.memory.size() * 2));
+        CUDA(cudaMemset(memory.data(), 0xff, w.memory.size()));
         const struct copy_args args = { { { q.data(), q_from.data(), (int64_t)w.q.size() / 8 },
                                           { memory.data(), memory_from.data(),
-                                            (int64_t)w.memory.size() / 8 } } };
+                                            (int64_t)w.memory.size() / 16 } } };
         CUDA(LAUNCH((copy_kernel), dim3(4), 128, 0, harness.stream, LAUNCH_PLAIN, args));
     }
     struct attend_in in = {};
@@ -380,10 +409,10 @@ static void test_shape(const struct shape &s)
 }
 
 /* A row's bits with a fixed chunk, alone and among others. */
-static void test_company(void)
+static void test_company(enum dtype kv)
 {
     const struct shape many = {
-        "many", 64,   4,     2,  DTYPE_BF16,
+        "many", 64,   4,     2,  kv,
         0,      0.0f, false, 64, { { 299, 1 }, { 5, 1 }, { 130, 20 }, { 64, 1 }, { 70, 1 } }
     };
     struct world w = world_make(many, 3);
@@ -561,6 +590,19 @@ static const struct shape decode_shapes[] = {
     { "window 128", 128, 4, 2, DTYPE_BF16, 128, 0, false, 64, lone_rows },
     { "soft cap", 64, 4, 2, DTYPE_BF16, 0, 3.0f, false, 64, lone_rows },
     { "soft cap, window, sinks", 128, 8, 2, DTYPE_F16, 70, 20.0f, true, 32, lone_rows },
+    { "int8", 64, 4, 2, DTYPE_I8, 0, 0, false, 0, lone_rows },
+    { "int8", 80, 4, 2, DTYPE_I8, 0, 0, false, 0, lone_rows },
+    { "int8", 96, 2, 2, DTYPE_I8, 0, 0, false, 16, lone_rows },
+    { "int8", 128, 8, 2, DTYPE_I8, 0, 0, false, 0, lone_rows },
+    { "int8", 256, 4, 2, DTYPE_I8, 0, 0, false, 0, lone_rows },
+    { "int8, group 14", 64, 28, 2, DTYPE_I8, 0, 0, true, 64, lone_rows },
+    { "int8, group 20, two passes", 80, 20, 1, DTYPE_I8, 0, 0, true, 64, lone_rows },
+    { "int8, group 10", 96, 10, 1, DTYPE_I8, 0, 0, false, 0, lone_rows },
+    { "int8, group 12", 128, 12, 1, DTYPE_I8, 0, 0, false, 0, lone_rows },
+    { "int8, group 12, two passes", 256, 12, 1, DTYPE_I8, 0, 0, false, 64, lone_rows },
+    { "int8, 1000 keys", 128, 4, 1, DTYPE_I8, 0, 0, false, 0, { { 999, 1 } } },
+    { "int8, window 50", 64, 4, 2, DTYPE_I8, 50, 0, true, 16, lone_rows },
+    { "int8, soft cap, window, sinks", 128, 8, 2, DTYPE_I8, 70, 20.0f, true, 32, lone_rows },
 };
 static const struct shape prefill_shapes[] = {
     { "chunks", 64, 4, 2, DTYPE_BF16, 0, 0, false, 0, chunks },
@@ -630,10 +672,23 @@ static const struct shape prefill_shapes[] = {
       false,
       32,
       { { 90, 1 }, { 3, 40 }, { 7, 1 }, { 0, 3 } } },
+    { "int8", 64, 4, 2, DTYPE_I8, 0, 0, false, 0, chunks },
+    { "int8", 80, 4, 2, DTYPE_I8, 0, 0, false, 0, chunks },
+    { "int8", 96, 2, 2, DTYPE_I8, 0, 0, false, 0, chunks },
+    { "int8", 128, 8, 2, DTYPE_I8, 0, 0, false, 0, chunks },
+    { "int8", 256, 4, 2, DTYPE_I8, 0, 0, false, 0, chunks },
+    { "int8, group 16", 64, 16, 1, DTYPE_I8, 0, 0, true, 0, { { 40, 30 } } },
+    { "int8, after 1000 keys", 128, 2, 1, DTYPE_I8, 0, 0, true, 0, { { 1000, 9 }, { 500, 100 } } },
+    { "int8, window 17", 64, 2, 1, DTYPE_I8, 17, 0, false, 0, { { 131, 150 }, { 62, 9 } } },
+    { "int8, window 64", 96, 2, 2, DTYPE_I8, 64, 0, true, 0, { { 100, 90 }, { 0, 70 } } },
+    { "int8, soft cap, window, sinks", 128, 4, 2, DTYPE_I8, 33, 20.0f, true, 0, chunks },
+    { "int8, mixed", 128, 4, 2, DTYPE_I8, 0, 0, false, 32, { { 90, 1 }, { 3, 40 }, { 0, 3 } } },
 };
 
 static const struct shape one_chunk = { "one chunk", 64, 2,     2, DTYPE_BF16,
                                         0,           0,  false, 0, { { 0, 300 } } };
+static const struct shape one_chunk_int8 = { "one chunk", 64, 2,     2, DTYPE_I8,
+                                             0,           0,  false, 0, { { 0, 300 } } };
 static bool wgmma_fits(const struct shape &s)
 {
     struct attend_in in = {};
@@ -664,6 +719,8 @@ int main(int argc, char **argv)
             {
                 behind_kernel = true;
                 test_shape(one_chunk);
+                if (!use)
+                    test_shape(one_chunk_int8);
                 behind_kernel = false;
             }
     }
@@ -674,7 +731,9 @@ int main(int argc, char **argv)
         test_shape(decode_shapes[0]);
         behind_kernel = false;
     }
-    CASE("a fixed chunk gives a row its bits whatever the batch") test_company();
+    CASE("a fixed chunk gives a row its bits whatever the batch") test_company(DTYPE_BF16);
+    CASE("a fixed chunk gives a row its bits whatever the batch: int8")
+    test_company(DTYPE_I8);
     for (const int32_t n_sms : { 1, 132 })
         for (const int32_t ctx : { 40, 3000, 131072 })
             for (const int32_t n_kv_heads : { 1, 8 })
@@ -686,6 +745,8 @@ int main(int argc, char **argv)
         EXPECT(!attend_fits(72, 4, 4, DTYPE_BF16) && !attend_fits(512, 4, 4, DTYPE_BF16), "sizes");
         EXPECT(!attend_fits(128, 4, 4, DTYPE_F32) && !attend_fits(128, 6, 4, DTYPE_BF16), "types");
         EXPECT(attend_fits(128, 71, 1, DTYPE_BF16), "any group");
+        EXPECT(attend_fits(96, 4, 4, DTYPE_I8) && !attend_fits(96, 4, 4, DTYPE_U8), "int8");
+        EXPECT(!wgmma_fits(one_chunk_int8) && (!wgmma || wgmma_fits(one_chunk)), "int8: mma");
     }
     return harness_end();
 }

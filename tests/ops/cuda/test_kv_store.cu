@@ -83,22 +83,100 @@ static std::vector<double> head_of(const struct shape &s, const struct inputs &i
     return v;
 }
 
+/* A token of a block of pages, byte by byte; marks what it takes. */
+static void check_head(const struct shape &s, const std::vector<uint8_t> &memory, size_t block,
+                       int token, const std::vector<double> &want, std::vector<bool> &written)
+{
+    const size_t dim = (size_t)s.dim, bytes = s.kv == DTYPE_I8 ? 1 : 2;
+    const size_t first = block + (size_t)token * dim * bytes;
+    float scale = 1;
+    double most = 0;
+    for (const double v : want)
+        most = fmax(most, fabs(v));
+    if (s.kv == DTYPE_I8) {
+        const size_t at = block + PAGE_TOKENS * dim + (size_t)token * sizeof scale;
+        memcpy(&scale, &memory[at], sizeof scale);
+        for (size_t i = 0; i < sizeof scale; i++)
+            written[at + i] = true;
+        EXPECT_NEAR(scale, most / 127, most * 1e-6 + 1e-7);
+    }
+    for (size_t i = 0; i < dim; i++) {
+        uint16_t bits = 0;
+        memcpy(&bits, &memory[first + i * bytes], bytes);
+        for (size_t b = 0; b < bytes; b++)
+            written[first + i * bytes + b] = true;
+        const double v = s.kv == DTYPE_I8     ? (double)scale * (int8_t)bits
+                         : s.kv == DTYPE_BF16 ? bf16_value(bits)
+                                              : f16_value(bits);
+        const double half_step = s.kv == DTYPE_I8     ? most / 254 * 1.0001
+                                 : s.kv == DTYPE_BF16 ? fabs(want[i]) * 0x1p-8
+                                                      : fabs(want[i]) * 0x1p-11;
+        EXPECT_NEAR(v, want[i], half_step + 1e-5);
+        EXPECT(s.kv != DTYPE_I8 || (int8_t)bits != -128, "a code of -128");
+    }
+}
+
+/* int8: exact halves go to the even code; a head of zeros, and one that is not finite. */
+static void test_int8_edges(void)
+{
+    enum { DIM = 40, HEADS = 4 };
+    static const float heads[HEADS] = { 127.0f, 0.0f, INFINITY, NAN };
+    std::vector<float> product((1 + 2 * HEADS) * DIM, 0.0f);
+    for (int h = 0; h < HEADS; h++) {
+        float *k = &product[(size_t)((1 + h) * DIM)];
+        for (int i = 0; i < DIM && heads[h] != 0.0f; i++)
+            k[i] = (float)i - 19.5f;
+        k[33] = -heads[h];
+    }
+    const size_t block = (size_t)kv_block_bytes(DTYPE_I8, DIM);
+    device_array<float> from(product);
+    device_array<int32_t> zero(std::vector<int32_t>(1, 0));
+    device_array<uint16_t> q(DIM);
+    device_array<uint8_t> memory(2 * HEADS * block);
+    struct qkv_out out;
+    memset(&out, 0, sizeof out);
+    out.q = q.data();
+    out.q_stride = DIM;
+    out.k_pages = memory.data();
+    out.v_pages = memory.data() + HEADS * block;
+    out.kv_dtype = DTYPE_I8;
+    out.n_pages = out.n_heads = out.pages_stride = 1;
+    out.n_kv_heads = HEADS;
+    out.head_dim = DIM;
+    out.positions = out.row_seq = out.pages = zero.data();
+    CUDA(kv_store(&harness.launch, from.data(), (1 + 2 * HEADS) * DIM, 1, &out));
+    const std::vector<uint8_t> found = memory.read();
+    float scales[2 * HEADS];
+    for (size_t h = 0; h < 2 * HEADS; h++)
+        memcpy(&scales[h], &found[h * block + PAGE_TOKENS * DIM], sizeof scales[h]);
+    for (int i = 0; i < DIM; i++) {
+        const int want = i == 33 ? -127 : i % 2 == 0 ? i - 20 : i - 19; /* of i - 19.5 */
+        const int code = (int8_t)found[(size_t)i];
+        EXPECT(code == want, "feature %d: code %d, wanted %d", i, code, want);
+        EXPECT(found[block + (size_t)i] == 0 && found[2 * block + (size_t)i] == 0, "codes left");
+    }
+    EXPECT(scales[0] == 1.0f && scales[1] == 0.0f, "scales %g, %g", scales[0], scales[1]);
+    EXPECT(isnan(scales[2]) && isnan(scales[3]), "scales %g, %g", scales[2], scales[3]);
+}
+
 static void test(const struct shape &s, int position_add)
 {
     const int pages_stride = PAGES_STRIDE + position_add / PAGE_TOKENS;
     const struct inputs in = make_inputs(s, position_add, pages_stride);
     const int q_stride = s.n_heads * s.dim + 1 + s.dim % 3; /* even and odd */
-    const size_t page = (size_t)(2 * s.n_kv_heads * PAGE_TOKENS * s.dim);
+    const size_t block = (size_t)kv_block_bytes(s.kv, s.dim);
+    const size_t page = 2 * (size_t)s.n_kv_heads * block;
     device_array<float> product(in.product), inv_freq(in.inv_freq), q_gain(in.q_gain),
         k_gain(in.k_gain);
     device_array<int32_t> positions(in.positions), row_seq(in.row_seq), pages(in.pages);
-    device_array<uint16_t> q((size_t)(ROWS * q_stride)), memory(PAGES * page);
+    device_array<uint16_t> q((size_t)(ROWS * q_stride));
+    device_array<uint8_t> memory(PAGES * page);
     struct qkv_out out;
     memset(&out, 0, sizeof out);
     out.q = q.data();
     out.q_stride = q_stride;
     out.k_pages = memory.data();
-    out.v_pages = memory.data() + page / 2;
+    out.v_pages = memory.data() + page / 2; /* K of all heads, then V */
     out.kv_dtype = s.kv;
     out.n_pages = PAGES;
     out.n_heads = s.n_heads;
@@ -118,7 +196,8 @@ static void test(const struct shape &s, int position_add)
     const struct late product_late(product);
     CUDA(kv_store(&harness.launch, product.data(), in.stride, ROWS, &out));
 
-    const std::vector<uint16_t> found_q = q.read(), found = memory.read();
+    const std::vector<uint16_t> found_q = q.read();
+    const std::vector<uint8_t> found = memory.read();
     std::vector<bool> written(found.size(), false);
     for (int r = 0; r < ROWS; r++) {
         const int position = in.positions[(size_t)r];
@@ -131,23 +210,17 @@ static void test(const struct shape &s, int position_add)
                     : in.pages[(size_t)(rows[r].seq * pages_stride + position / PAGE_TOKENS)];
             if (!is_q && p < 0)
                 continue;
+            if (!is_q) { /* k heads, then v heads, as they follow q */
+                check_head(s, found, (size_t)p * page + (size_t)(h - s.n_heads) * block,
+                           position % PAGE_TOKENS, want, written);
+                continue;
+            }
             for (int i = 0; i < s.dim; i++) {
-                size_t at = (size_t)(r * q_stride + h * s.dim + i);
-                if (!is_q) { /* [page][K, V][head][16][dim]: k heads, then v heads, as they follow q
-                              */
-                    at = (size_t)p * page +
-                         (size_t)(((h - s.n_heads) * PAGE_TOKENS + position % PAGE_TOKENS) * s.dim +
-                                  i);
-                    written[at] = true;
-                }
-                const double v = is_q                 ? bf16_value(found_q[at])
-                                 : s.kv == DTYPE_BF16 ? bf16_value(found[at])
-                                                      : f16_value(found[at]);
-                const double half_ulp = is_q || s.kv == DTYPE_BF16 ? 0x1p-9 : 0x1p-12;
+                const double v = bf16_value(found_q[(size_t)(r * q_stride + h * s.dim + i)]);
                 if (position < 0)
                     EXPECT(v == 0, "padding row %d: q is %g", r, v);
                 else
-                    EXPECT_NEAR(v, want[(size_t)i], fabs(want[(size_t)i]) * half_ulp * 2 + 1e-5);
+                    EXPECT_NEAR(v, want[(size_t)i], fabs(want[(size_t)i]) * 0x1p-8 + 1e-5);
             }
         }
         for (int i = s.n_heads * s.dim; i < q_stride; i++)
@@ -155,8 +228,8 @@ static void test(const struct shape &s, int position_add)
     }
     int stray = 0;
     for (size_t i = 0; i < found.size(); i++)
-        stray += !written[i] && found[i] != 0xffff;
-    EXPECT(stray == 0, "%d elements of pages written that belong to nobody", stray);
+        stray += !written[i] && found[i] != 0xff;
+    EXPECT(stray == 0, "%d bytes of pages written that belong to nobody", stray);
 }
 
 int main(int argc, char **argv)
@@ -172,9 +245,14 @@ int main(int argc, char **argv)
         { "norm alone", 7, 7, 40, 0, false, true, 1.0f, DTYPE_BF16 },
         { "odd heads", 3, 1, 33, 10, false, true, 1.0f, DTYPE_F16 },
         { "wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_BF16 },
+        { "int8", 4, 2, 128, 128, false, false, 1.0f, DTYPE_I8 },
+        { "int8, normed, interleaved", 6, 2, 80, 40, true, true, 1.2f, DTYPE_I8 },
+        { "int8, odd heads", 3, 3, 33, 10, false, true, 1.0f, DTYPE_I8 },
+        { "int8, wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_I8 },
     };
     for (const struct shape &s : shapes)
         for (int far : { 0, 1 << 10, 1 << 20 })
             CASE("%s, positions from %d", s.name, far) test(s, far);
+    CASE("int8: ties, zeros and what is no number") test_int8_edges();
     return harness_end();
 }
