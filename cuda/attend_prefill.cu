@@ -143,7 +143,7 @@ DEVICE void scores(const unsigned char *q, const unsigned char *k, score_tile<D>
     const int row = warp_id() * 16 * row_tiles<D> + lane_id() % 16, half = lane_id() / 16;
     const int key = lane_id() % 8 + lane_id() / 16 * 8, key_half = lane_id() / 8 % 2;
     /* More of them: the addresses of Q do not fit the registers (ptxas 13.0 spills). */
-    constexpr int UNROLL = KV == DTYPE_I8 ? 2 : 4;
+    [[maybe_unused]] constexpr int UNROLL = KV == DTYPE_I8 ? 2 : 4; /* unused by g++ */
 #pragma unroll
     for (int t = 0; t < row_tiles<D>; t++)
 #pragma unroll

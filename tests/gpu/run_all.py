@@ -210,7 +210,7 @@ def step_demo(pack):
     rows = {}
     with Server(pack, "--device", "cpu", "--activations", "exact") as server:
         reference = {p: greedy(server, p) for p in PROMPTS}
-    for options in ([], ["--graphs", "off"], ["--kv", "bf16"]):
+    for options in ([], ["--graphs", "off"], ["--kv", "bf16"], ["--kv", "int8"]):
         with Server(pack, "--device", DEVICE, *options) as server:
             if DEVICE == "cuda":
                 check(not any("using=cpu" in line for line in server.log), "nibble serve runs on the GPU")

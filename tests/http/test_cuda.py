@@ -71,6 +71,14 @@ def test_int8_weights_and_chat():
     assert s.get("/health").status == 200 and s.stop() == 0
 
 
+def test_int8_keys_and_values():
+    s = start("--kv", "int8")
+    replies = [s.complete("Once upon a time", max_tokens=20, temperature=0, ignore_eos=True) for _ in range(2)]
+    assert [r.status for r in replies] == [200, 200]
+    assert replies[0].json["usage"]["completion_tokens"] == 20
+    assert s.get("/health").status == 200 and s.stop() == 0
+
+
 def test_no_device_falls_back_to_the_cpu():
     if not EMULATED:
         pytest.skip("this machine has a device")

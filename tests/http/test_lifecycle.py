@@ -25,6 +25,29 @@ def test_lifecycle_sigterm_drains(tmp_path):
     assert s.process.wait(20 * SLOW) == 0
 
 
+def test_int8_keys_and_values():
+    """Where the exact arithmetic's best token leads, pages of codes find it too; the prefix cache shares them."""
+    exact, s = Server("--activations", "exact"), Server("--kv", "int8")
+    compared = 0
+    for prompt in ("Once upon a time", "The sum of 3 and 4 is", "A list of colours:"):
+        body = dict(temperature=0, max_tokens=40, ignore_eos=True, logprobs=2, return_token_ids=True)
+        wanted, found = (x.complete(prompt, **body).json["choices"][0] for x in (exact, s))
+        again = s.complete(prompt, **body).json["choices"][0]
+        assert again["token_ids"] == found["token_ids"]
+        for i, (a, b) in enumerate(zip(wanted["token_ids"], found["token_ids"])):
+            top = sorted(wanted["logprobs"]["top_logprobs"][i].values(), reverse=True)
+            if a != b:
+                assert top[0] - top[1] <= 0.1, f"{prompt!r}, token {i}: {b}, want {a}"
+                break  # another text from here on
+            compared += 1
+    assert compared >= 40
+    ids = [5 + i % 300 for i in range(200)]
+    first, second = (s.complete(ids, max_tokens=4, temperature=0).json for _ in range(2))
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= 176
+    assert first["choices"][0]["text"] == second["choices"][0]["text"]
+    assert exact.stop() == 0 and s.stop() == 0
+
+
 def test_lifecycle_second_signal_aborts():
     s = Server()
     stream = open_stream(s, body_of(0, max_tokens=1900, ignore_eos=True))
