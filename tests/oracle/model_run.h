@@ -18,7 +18,6 @@ struct model_setup {
     int32_t n_threads; /* 0: 1 */
     enum cpu_isa isa;
     int32_t ctx, rows; /* 0: 128, 128 */
-    enum dtype kv;     /* DTYPE_NONE: the backend's own */
     bool pages;        /* reserve pages and a batch here; false: a scorer will */
     /* another backend than the CPU's; NULL: that one */
     bool (*open_backend)(struct backend **be, struct err *err);
