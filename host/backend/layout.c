@@ -45,13 +45,17 @@
  * with groups of 128, 4.52 with 64; a row's factor is 32 bits of it.
  *
  * LAYOUT_W4_F64, LAYOUT_W8_F64   units in the order of MMA fragments, for the CUDA kernels; drawn
- * in layout_f64.c, which has the code too. */
+ * in layout_f64.c, which has the code too.
+ *
+ * LAYOUT_CHUNKS_C16   what other tools stored, on the CPU; drawn in layout_chunks.c, which has the
+ * code too. */
 #include "host/backend/layout.h"
 
 #include <assert.h>
 #include <string.h>
 #include "host/base/err.h"
 #include "host/base/half.h"
+#include "host/backend/layout_chunks.h"
 
 static_assert(LAYOUT_CHUNK % LAYOUT_OCT == 0, "a chunk is whole octs");
 static_assert(LAYOUT_TILE_ROWS * LAYOUT_OCT / 2 == LAYOUT_ALIGN, "an oct of 4 bits is a line");
@@ -80,7 +84,8 @@ static void check_shape(const struct layout_shape *shape)
     CHECK(shape->bits >= 1 && shape->bits <= (four ? 4 : 8));
     CHECK(!shape->symmetric || !shape->mins);
     CHECK(shape->kind == CODE_INT || shape->symmetric);
-    CHECK(shape->layout == LAYOUT_CODES || (shape->kind == CODE_INT && !shape->mins));
+    CHECK(shape->layout == LAYOUT_CODES || shape->layout == LAYOUT_CHUNKS_C16 ||
+          (shape->kind == CODE_INT && !shape->mins));
 }
 
 const char *layout_name(enum layout layout)
@@ -98,6 +103,8 @@ const char *layout_name(enum layout layout)
         return "w4-f64";
     case LAYOUT_W8_F64:
         return "w8-f64";
+    case LAYOUT_CHUNKS_C16:
+        return "chunks-c16";
     case LAYOUT_COUNT:
         break;
     }
@@ -129,6 +136,11 @@ void layout_tiles_of(const struct layout_shape *shape, struct layout_tiles *tile
 
 int32_t layout_chunk_inputs(const struct layout_shape *shape, int32_t chunk)
 {
+    if (shape->layout == LAYOUT_CHUNKS_C16) {
+        const int32_t from = chunk * LAYOUT_CHUNK;
+        CHECK(chunk >= 0 && from < shape->n_in);
+        return shape->n_in - from < LAYOUT_CHUNK ? shape->n_in - from : LAYOUT_CHUNK;
+    }
     const int32_t group_chunks = (shape->group - 1) / LAYOUT_CHUNK + 1;
     const int32_t group = chunk / group_chunks;
     const int32_t at = chunk % group_chunks * LAYOUT_CHUNK; /* inside the group */
@@ -141,6 +153,11 @@ int32_t layout_chunk_inputs(const struct layout_shape *shape, int32_t chunk)
 
 int32_t layout_chunk_key(const struct layout_shape *shape)
 {
+    if (shape->layout == LAYOUT_CHUNKS_C16) { /* padded otherwise, and with sums of each sub */
+        struct layout_chunks t;
+        layout_chunks_of(shape, &t);
+        return -t.sub;
+    }
     if (shape->group % LAYOUT_CHUNK == 0 || shape->group >= shape->n_in)
         return shape->group < LAYOUT_CHUNK ? shape->group : LAYOUT_CHUNK;
     return shape->group;
@@ -174,6 +191,8 @@ size_t layout_bytes(const struct layout_shape *shape)
         layout_tiles_of(shape, &t);
         return (size_t)t.n_tiles * t.tile_bytes;
     }
+    if (shape->layout == LAYOUT_CHUNKS_C16)
+        return layout_chunks_bytes(shape);
     if (is_f64(shape->layout)) {
         struct layout_f64 f64;
         layout_f64_of(shape, &f64);
@@ -277,6 +296,10 @@ static void pack_rows(const struct layout_shape *shape, const struct matrix *m, 
         layout_f64_pack(shape, m, m_row, row_from, row_to, out);
         return;
     }
+    if (shape->layout == LAYOUT_CHUNKS_C16) {
+        layout_chunks_pack(shape, m, m_row, row_from, row_to, out);
+        return;
+    }
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     for (int32_t row = row_from; row < row_to; row++) {
@@ -313,6 +336,8 @@ uint8_t layout_code_at(const struct layout_shape *shape, const void *packed, int
         return bytes[(size_t)row * (size_t)shape->n_in + (size_t)col];
     if (is_f64(shape->layout))
         return layout_f64_code_at(shape, packed, row, col);
+    if (shape->layout == LAYOUT_CHUNKS_C16)
+        return layout_chunks_code_at(shape, packed, row, col);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     int shift;
@@ -349,6 +374,8 @@ float layout_scale_at(const struct layout_shape *shape, const void *packed, int3
         return float_in_codes(shape, packed, codes_scales_at(shape), row, group);
     if (is_f64(shape->layout))
         return layout_f64_scale_at(shape, packed, row, group);
+    if (shape->layout == LAYOUT_CHUNKS_C16)
+        return layout_chunks_scale_at(shape, packed, row, group);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     float factor;
@@ -371,6 +398,8 @@ float layout_zero_at(const struct layout_shape *shape, const void *packed, int32
         return float_in_codes(shape, packed, codes_offsets_at(shape), row, group);
     if (is_f64(shape->layout))
         return layout_f64_zero_at(shape, packed, row, group);
+    if (shape->layout == LAYOUT_CHUNKS_C16)
+        return layout_chunks_offset_at(shape, packed, row, group);
     struct layout_tiles t;
     layout_tiles_of(shape, &t);
     return half_in_tile(&t, packed, t.zeros_at, row, group);
@@ -380,6 +409,8 @@ float layout_min_at(const struct layout_shape *shape, const void *packed, int32_
                     int32_t group)
 {
     CHECK(row >= 0 && row < shape->n_out && group >= 0 && group < groups_of(shape));
+    if (shape->mins && shape->layout == LAYOUT_CHUNKS_C16)
+        return layout_chunks_offset_at(shape, packed, row, group);
     return shape->mins ? float_in_codes(shape, packed, codes_offsets_at(shape), row, group) : 0;
 }
 
@@ -389,6 +420,8 @@ float layout_value_of(const struct layout_shape *shape, const void *packed, uint
         return (float)code;
     float value;
     CHECK(code < 1 << shape->bits);
+    if (shape->layout == LAYOUT_CHUNKS_C16)
+        return layout_chunks_value_of(packed, shape->bits, code);
     memcpy(&value, (const uint8_t *)packed + codes_table_at(shape) + code * sizeof value,
            sizeof value);
     return value;
@@ -431,6 +464,10 @@ void layout_row(const struct layout_shape *shape, const void *packed, int32_t ro
     check_shape(shape);
     if (is_f64(shape->layout)) {
         layout_f64_row(shape, packed, row, out);
+        return;
+    }
+    if (shape->layout == LAYOUT_CHUNKS_C16) {
+        layout_chunks_row(shape, packed, row, out);
         return;
     }
     struct layout_tiles t = { 0 };

@@ -14,20 +14,29 @@ extern "C" {
 #endif
 
 enum layout {
-    LAYOUT_ROWS,   /* unquantized: [n_out][n_in] in the dtype it is stored in, any alignment */
-    LAYOUT_CODES,  /* the canonical matrix as it is, any form; exact arithmetic */
-    LAYOUT_W4_C16, /* CPU, 4 bits: tiles of 16 rows, see layout.c's drawing */
-    LAYOUT_W8_C16, /* CPU, 8 bits: likewise */
-    LAYOUT_W4_F64, /* CUDA, 4 bits: see layout_f64.c's drawing; groups of layout_f64_fits */
-    LAYOUT_W8_F64, /* CUDA, 8 bits: likewise */
+    LAYOUT_ROWS,       /* unquantized: [n_out][n_in] in the dtype it is stored in, any alignment */
+    LAYOUT_CODES,      /* the canonical matrix as it is, any form; exact arithmetic */
+    LAYOUT_W4_C16,     /* CPU, 4 bits: tiles of 16 rows, see layout.c's drawing */
+    LAYOUT_W8_C16,     /* CPU, 8 bits: likewise */
+    LAYOUT_W4_F64,     /* CUDA, 4 bits: see layout_f64.c's drawing; groups of layout_f64_fits */
+    LAYOUT_W8_F64,     /* CUDA, 8 bits: likewise */
+    LAYOUT_CHUNKS_C16, /* CPU, what other tools stored: drawn in layout_chunks.c */
     LAYOUT_COUNT
+};
+/* How CHUNKS_C16 stores scales (and mins): layout_chunks.h says which hold them exactly. */
+enum layout_scales {
+    LAYOUT_SCALES_F16, /* fp16 times a factor a row */
+    LAYOUT_SCALES_F32,
+    LAYOUT_SCALES_I8, /* int8 times an fp16 per 128 inputs */
+    LAYOUT_SCALES_E8, /* powers of two */
 };
 struct layout_shape {
     enum layout layout;
     int32_t n_out, n_in, bits, group; /* group = n_in: one scale a row */
     bool symmetric;
-    enum code_kind kind; /* as in struct matrix; LAYOUT_CODES alone takes CODE_TABLE and mins */
+    enum code_kind kind; /* as in struct matrix; CODES and CHUNKS_C16 take CODE_TABLE and mins */
     bool mins;
+    enum layout_scales scales; /* CHUNKS_C16 */
 };
 const char *layout_name(enum layout layout);
 enum {

@@ -66,8 +66,12 @@ static double time_pass(struct bench *b, const struct weight *weights, int32_t n
 static void run_case(struct bench *b, const struct bench_case *c, int32_t only_rows)
 {
     struct weight w = { .name = c->name, .n_out = N_OUT, .n_in = N_IN, .n_parts = 1 };
-    w.parts[0].shape = (struct layout_shape){ c->layout, N_OUT,       N_IN, c->bits ? c->bits : 16,
-                                              c->group,  c->symmetric };
+    w.parts[0].shape = (struct layout_shape){ .layout = c->layout,
+                                              .n_out = N_OUT,
+                                              .n_in = N_IN,
+                                              .bits = c->bits ? c->bits : 16,
+                                              .group = c->group,
+                                              .symmetric = c->symmetric };
     w.parts[0].dtype = c->dtype;
     const size_t bytes = part_bytes(c, &w.parts[0].shape);
     const int32_t n = (int32_t)(b->block_bytes / bytes);

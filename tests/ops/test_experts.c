@@ -139,6 +139,8 @@ static const struct form forms[] = {
     { "W4_C16", LAYOUT_W4_C16, 4, 32, true, DTYPE_NONE, false, 2e-4 },
     { "W4_C16, asymmetric, ordered", LAYOUT_W4_C16, 4, 64, false, DTYPE_NONE, true, 2e-4 },
     { "W8_C16", LAYOUT_W8_C16, 8, 128, true, DTYPE_NONE, false, 2e-4 },
+    { "CHUNKS_C16", LAYOUT_CHUNKS_C16, 3, 32, true, DTYPE_NONE, false, 2e-4 },
+    { "CHUNKS_C16, asymmetric, ordered", LAYOUT_CHUNKS_C16, 5, 16, false, DTYPE_NONE, true, 2e-4 },
 };
 enum { N_FORMS = sizeof forms / sizeof *forms };
 

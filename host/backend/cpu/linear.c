@@ -25,11 +25,13 @@ struct linear_scratch {
     int32_t n_threads, rows_max, n_in_max;
     int64_t row_bytes_max; /* of a quantized row */
     int32_t n_chunks_max;
-    uint8_t *lengths;    /* [n_chunks_max] inputs of each chunk, of the weight at work */
-    uint8_t *octs;       /* [n_chunks_max] */
-    int8_t *q;           /* [rows_max][row_bytes_max], as linear_quantized says */
-    float *scale;        /* [rows_max][n_chunks_max] */
-    int32_t *sum;        /* [rows_max][n_chunks_max] */
+    uint8_t *lengths; /* [n_chunks_max] inputs of each chunk, of the weight at work */
+    uint8_t *octs;    /* [n_chunks_max] */
+    int8_t *q;        /* [rows_max][row_bytes_max], as linear_quantized says */
+    float *scale;     /* [rows_max][n_chunks_max] */
+    int32_t *sum;     /* [rows_max][n_chunks_max] */
+    int32_t *sub_sum; /* [rows_max][sub_sums_max] */
+    int32_t sub_sums_max;
     float *ordered;      /* [rows_max][n_in_max] inputs by scheme, in activation order */
     uint8_t *threads;    /* [n_threads][thread_bytes] */
     size_t thread_bytes; /* LINEAR_THREAD_BYTES, then LINEAR_WIDEN_ROWS * n_in_max floats: rows
@@ -74,8 +76,9 @@ bool linear_scratch_open(struct linear_scratch **scratch, enum cpu_isa isa, int3
     s->n_threads = n_threads;
     s->rows_max = rows_max;
     s->n_in_max = n_in_max;
-    /* Groups of 9 inputs are padded to 16: never more than twice the inputs. */
-    s->row_bytes_max = 2 * (int64_t)n_in_max + LAYOUT_OCT;
+    /* Groups of 9 inputs are padded to 16: never more than twice the inputs, or to a unit. */
+    s->row_bytes_max = 2 * (int64_t)n_in_max + LAYOUT_UNIT;
+    s->sub_sums_max = ((n_in_max - 1) / LINEAR_CHUNK + 1) * LAYOUT_SUBS_MAX;
     s->n_chunks_max = n_in_max / LAYOUT_GROUP_MIN + 1;
     const size_t rows = (size_t)rows_max, chunks = (size_t)s->n_chunks_max;
     s->thread_bytes = pad64((size_t)LINEAR_THREAD_BYTES) +
@@ -85,9 +88,11 @@ bool linear_scratch_open(struct linear_scratch **scratch, enum cpu_isa isa, int3
     s->q = take(rows * (size_t)s->row_bytes_max + LINEAR_OVERREAD_BYTES, 1);
     s->scale = take(rows, chunks * sizeof *s->scale);
     s->sum = take(rows, chunks * sizeof *s->sum);
+    s->sub_sum = take(rows, (size_t)s->sub_sums_max * sizeof *s->sub_sum);
     s->ordered = take(rows, (size_t)n_in_max * sizeof *s->ordered);
     s->threads = take((size_t)n_threads, s->thread_bytes);
-    if (!s->lengths || !s->octs || !s->q || !s->scale || !s->sum || !s->ordered || !s->threads)
+    if (!s->lengths || !s->octs || !s->q || !s->scale || !s->sum || !s->sub_sum || !s->ordered ||
+        !s->threads)
         goto fail;
     (void)linear_scratch_set_amx(s, true);
     return true;
@@ -107,6 +112,7 @@ void linear_scratch_close(struct linear_scratch *s)
     free(s->q);
     free(s->scale);
     free(s->sum);
+    free(s->sub_sum);
     free(s->ordered);
     free(s->threads);
     free(s);
@@ -122,9 +128,15 @@ bool linear_scratch_set_amx(struct linear_scratch *s, bool on)
 /* ---- activations ------------------------------------------------------------------------------
  */
 
+static bool is_chunked(const struct weight_part *part)
+{
+    return part->shape.layout == LAYOUT_CHUNKS_C16;
+}
+/* Whether its activations are int8. */
 static bool is_tiled(const struct weight_part *part)
 {
-    return part->shape.layout == LAYOUT_W4_C16 || part->shape.layout == LAYOUT_W8_C16;
+    return part->shape.layout == LAYOUT_W4_C16 || part->shape.layout == LAYOUT_W8_C16 ||
+           is_chunked(part);
 }
 /* Whether b may use the activations that were made for a. */
 static bool same_input(const struct weight_part *a, const struct weight_part *b)
@@ -157,6 +169,8 @@ static struct linear_quantized quantized_of(const struct product *p,
     x.q += (int64_t)group->row_from * x.row_bytes;
     x.scale += (int64_t)group->row_from * x.n_chunks;
     x.sum += (int64_t)group->row_from * x.n_chunks;
+    if (x.sub_sum)
+        x.sub_sum += (int64_t)group->row_from * x.n_chunks * x.n_subs;
     x.n_rows = group->n_rows;
     return x;
 }
@@ -178,8 +192,8 @@ static void quantize_row(const struct product *p, const struct linear_group *gro
     const struct linear_quantized to = quantized_of(p, group);
     const int32_t block = row / LINEAR_BLOCK_ROWS, in_block = row % LINEAR_BLOCK_ROWS;
     const int64_t at = linear_block_at(&to, block);
-    s->kernels->quantize_row(x, s->lengths, to.n_chunks, linear_block_rows(&to, block), in_block,
-                             s->q + (linear_block_q(&to, block) - s->q),
+    s->kernels->quantize_row(x, s->lengths, s->octs, to.n_chunks, linear_block_rows(&to, block),
+                             in_block, s->q + (linear_block_q(&to, block) - s->q),
                              s->scale + (to.scale - s->scale) + at,
                              s->sum + (to.sum - s->sum) + at);
 }
@@ -217,6 +231,28 @@ static void quantize_row_int8(const struct product *p, const struct linear_group
     }
 }
 
+/* Sums of q over the subs of each chunk, of one row. */
+static void sum_subs(const struct product *p, const struct linear_group *group, int32_t row)
+{
+    const struct linear_scratch *s = p->s;
+    const struct linear_quantized x = quantized_of(p, group);
+    const int32_t block = row / LINEAR_BLOCK_ROWS, n_rows = linear_block_rows(&x, block);
+    const int32_t sub = LINEAR_CHUNK / x.n_subs, in_block = row % LINEAR_BLOCK_ROWS;
+    const int8_t *q = linear_block_q(&x, block);
+    int32_t *to = s->sub_sum + (x.sub_sum - s->sub_sum) + linear_block_at(&x, block) * x.n_subs;
+    for (int32_t c = 0; c < x.n_chunks; c++, to += x.n_subs * n_rows) {
+        const int32_t bytes = x.octs[c] * LAYOUT_OCT;
+        const int8_t *from = q + in_block * bytes;
+        for (int32_t i = 0; i < x.n_subs; i++) {
+            int32_t sum = 0;
+            for (int32_t j = i * sub; j < (i + 1) * sub && j < bytes; j++)
+                sum += from[j];
+            to[i * n_rows + in_block] = sum;
+        }
+        q += n_rows * bytes;
+    }
+}
+
 /* Row i of the product: x quantized by the part's scheme, in its order and form. */
 static void prepare_row(const struct product *p, const struct linear_group *group, int32_t i,
                         int32_t thread)
@@ -242,6 +278,8 @@ static void prepare_row(const struct product *p, const struct linear_group *grou
         quantize_row(p, group, i - group->row_from, x);
     else if (x != out)
         memcpy(out, x, (size_t)n_in * sizeof *out);
+    if (p->quantized.sub_sum != NULL)
+        sum_subs(p, group, i - group->row_from);
 }
 /* This thread's share of the rows of all groups. */
 static void prepare_rows(void *arg, int32_t part, int32_t n_parts)
@@ -258,11 +296,38 @@ static void prepare_rows(void *arg, int32_t part, int32_t n_parts)
     }
 }
 
+/* CHUNKS_C16: whole units, and sums of the subs. */
+static void form_chunks(struct product *p, const struct layout_shape *shape)
+{
+    struct linear_scratch *s = p->s;
+    struct layout_chunks t;
+    layout_chunks_of(shape, &t);
+    CHECK(t.n_chunks <= s->n_chunks_max && t.n_chunks * t.n_subs <= s->sub_sums_max);
+    p->quantized = (struct linear_quantized){ .q = s->q,
+                                              .scale = s->scale,
+                                              .sum = s->sum,
+                                              .sub_sum = s->sub_sum,
+                                              .n_subs = t.n_subs,
+                                              .octs = s->octs,
+                                              .n_chunks = t.n_chunks,
+                                              .n_rows = p->n_rows };
+    for (int32_t c = 0; c < t.n_chunks; c++) {
+        const int32_t bytes = layout_chunk_units(shape, c) * LAYOUT_UNIT;
+        s->lengths[c] = (uint8_t)layout_chunk_inputs(shape, c);
+        s->octs[c] = (uint8_t)(bytes / LAYOUT_OCT);
+        p->quantized.row_bytes += bytes;
+    }
+    CHECK(p->quantized.row_bytes <= s->row_bytes_max);
+}
+
 static void prepare_input(struct product *p, struct pool *pool)
 {
     struct linear_scratch *s = p->s;
     const struct weight_part *like = like_of(p, p->groups);
-    if (is_tiled(like)) {
+    p->quantized = (struct linear_quantized){ .n_rows = p->n_rows };
+    if (is_chunked(like)) {
+        form_chunks(p, &like->shape);
+    } else if (is_tiled(like)) {
         struct layout_tiles t;
         layout_tiles_of(&like->shape, &t);
         CHECK(like->shape.group >= LAYOUT_GROUP_MIN || t.n_groups == 1);
@@ -316,6 +381,36 @@ static void run_tiles(const struct product *p, const struct linear_group *group,
         s->kernels->tiles(&job);
 }
 
+static void run_chunks(const struct product *p, const struct linear_group *group,
+                       const struct weight_part *part, struct view y, int32_t thread,
+                       int32_t n_threads)
+{
+    const struct linear_scratch *s = p->s;
+    struct layout_lut lut;
+    struct linear_chunks job = {
+        .packed = part->data,
+        .luts = &lut,
+        .table = part->shape.kind == CODE_TABLE,
+        .n_out = part->shape.n_out,
+        .x = quantized_of(p, group),
+        .bias = part->bias,
+        .y = y.data,
+        .y_stride = y.row_stride,
+        .scratch = s->threads + (size_t)thread * s->thread_bytes,
+    };
+    if (job.table)
+        job.luts = layout_chunks_luts(part->data);
+    else
+        layout_chunks_int_lut(&part->shape, &lut);
+    layout_chunks_of(&part->shape, &job.at);
+    int64_t from, to;
+    pool_share(job.at.n_tiles, 1, thread, n_threads, &from, &to);
+    job.tile_from = (int32_t)from;
+    job.tile_to = (int32_t)to;
+    if (from < to)
+        s->kernels->chunks(&job);
+}
+
 static void run_rows(const struct product *p, const struct linear_group *group,
                      const struct weight_part *part, struct view y, int32_t thread,
                      int32_t n_threads)
@@ -367,7 +462,9 @@ static void run_parts(void *arg, int32_t thread, int32_t n_threads)
         y.data = (float *)y.data + group->row_from * y.row_stride;
         for (int32_t i = 0; i < group->w->n_parts; i++) {
             const struct weight_part *part = &group->w->parts[i];
-            if (p->now[i] && is_tiled(part))
+            if (p->now[i] && is_chunked(part))
+                run_chunks(p, group, part, y, thread, n_threads);
+            else if (p->now[i] && is_tiled(part))
                 run_tiles(p, group, part, y, thread, n_threads);
             else if (p->now[i])
                 run_rows(p, group, part, y, thread, n_threads);

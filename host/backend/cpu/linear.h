@@ -6,6 +6,8 @@
  * activations quantized to int8 per (row, chunk) while running: chunk = min(group, 128) inputs of
  * one weight group, q = round half to even(x * 127 / max|x|), scale = max|x| / 127; then per chunk
  * an exact int32 dot, and acc = fma(dot, scale_x * scale_w, acc) over the chunks in ascending order
+ *   LAYOUT_CHUNKS_C16 the same int8 per (row, 128 inputs), whatever the groups; sums of groups in
+ * int32, of a chunk and of the chunks in fp32 (linear_kernels.h has the formula)
  * A part whose scheme quantizes activations (act_quant.h) has x quantized so first; int8 schemes
  * and the tile layouts then share one scale a row in place of the chunks' own.
  * The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads, or on

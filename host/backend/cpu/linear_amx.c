@@ -186,14 +186,15 @@ static void tiles(const struct linear_tiles *job)
     _tile_release(); /* a context switch need not save what is not in use */
 }
 
-static void quantize_row(const float *x, const uint8_t *lengths, int32_t n_chunks, int32_t n_rows,
-                         int32_t row, int8_t *q, float *scale, int32_t *sum)
+static void quantize_row(const float *x, const uint8_t *lengths, const uint8_t *octs,
+                         int32_t n_chunks, int32_t n_rows, int32_t row, int8_t *q, float *scale,
+                         int32_t *sum)
 {
-    linear_avx512.quantize_row(x, lengths, n_chunks, n_rows, row, q, scale, sum);
+    linear_avx512.quantize_row(x, lengths, octs, n_chunks, n_rows, row, q, scale, sum);
 }
 static void rows(const struct linear_rows *job)
 {
     linear_avx512.rows(job);
 }
 
-const struct linear_kernels linear_amx = { quantize_row, tiles, rows };
+const struct linear_kernels linear_amx = { quantize_row, tiles, linear_chunks_avx512, rows };

@@ -3,8 +3,9 @@
  *
  * Every table computes the same bits; linear_portable.c is the definition in plain C. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
-#include "host/backend/layout.h"
+#include "host/backend/layout_chunks.h"
 #include "host/base/dtype.h"
 
 enum {
@@ -17,7 +18,9 @@ enum {
     LINEAR_OVERREAD_BYTES = 16 * LINEAR_CHUNK, /* readable behind q: AMX takes 16 rows at a time */
     /* Scratch of one thread besides the widened rows: unpacked chunk and float sums of a pass. */
     LINEAR_THREAD_BYTES =
-        LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * (LINEAR_CHUNK + 4 * LINEAR_BLOCK_ROWS),
+        LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * (LINEAR_CHUNK + 4 * LINEAR_BLOCK_ROWS) +
+        /* of CHUNKS_C16: scales and offsets of the subs as floats */
+        LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * LAYOUT_SUBS_MAX * 2 * 4,
 };
 
 /* Activations of all rows in int8, in blocks of LINEAR_BLOCK_ROWS rows (the last may have fewer),
@@ -26,13 +29,18 @@ enum {
  *   block b           q + b * LINEAR_BLOCK_ROWS * row_bytes, its rows n = rows of the block
  *     chunk c           + n * first[c]                          first[c]: bytes of the chunks
  * before row r             + r * 8 * octs[c]                     padded with zeros to whole octs
- *   scale, sum of (block b, chunk c, row r) at [b * LINEAR_BLOCK_ROWS * n_chunks + c * n + r] */
+ *   scale, sum of (block b, chunk c, row r) at [b * LINEAR_BLOCK_ROWS * n_chunks + c * n + r]
+ *   sub_sum of sub s of chunk c at [(b * LINEAR_BLOCK_ROWS * n_chunks + c * n) * n_subs + s * n +
+ * r]
+ */
 struct linear_quantized {
-    const int8_t *q;     /* 64-byte aligned; 8 with several groups */
-    const float *scale;  /* max|x| / 127; NaN where x is not finite */
-    const int32_t *sum;  /* sum of q */
-    const uint8_t *octs; /* [n_chunks] octs of each chunk, 1..16 */
-    int32_t row_bytes;   /* of all chunks */
+    const int8_t *q;        /* 64-byte aligned; 8 with several groups */
+    const float *scale;     /* max|x| / 127; NaN where x is not finite */
+    const int32_t *sum;     /* sum of q */
+    const int32_t *sub_sum; /* the same of each sub of a chunk, for CHUNKS_C16; else NULL */
+    int32_t n_subs;         /* of a chunk */
+    const uint8_t *octs;    /* [n_chunks] octs of each chunk, 1..16; whole units for CHUNKS_C16 */
+    int32_t row_bytes;      /* of all chunks */
     int32_t n_chunks, n_rows;
 };
 static inline int32_t linear_block_rows(const struct linear_quantized *x, int32_t block)
@@ -65,6 +73,37 @@ struct linear_tiles {
     void *scratch; /* LINEAR_THREAD_BYTES of this thread, 64-byte aligned */
 };
 
+/* Tiles [tile_from, tile_to) of one CHUNKS_C16 part times all rows. Per chunk, with x of one scale:
+ *
+ *   inner = 0
+ *   for each sub:  f = (float)(dot - zero * sum)         exact; planes: see linear_portable.c
+ *                  f = fma(-zero_of_group, sum, f)       with zeros
+ *                  inner = fma(f, scale_of_sub, inner)
+ *                  inner = fma(-min_of_sub, sum, inner)  with mins
+ *   acc = fma(inner, scale_x, acc)
+ *
+ * and y = acc * factor * step (+ bias). */
+struct linear_chunks {
+    const uint8_t *packed; /* the part */
+    struct layout_chunks at;
+    const struct layout_lut *luts; /* [1], or [2] where at.flags_at is set */
+    bool table;                    /* codes go through the lut */
+    int32_t n_out, tile_from, tile_to;
+    struct linear_quantized x;
+    const float *bias; /* [n_out] or NULL */
+    float *y;
+    int64_t y_stride;
+    void *scratch;
+};
+static inline const uint8_t *linear_chunks_tile(const struct linear_chunks *job, int32_t t)
+{
+    return job->packed + job->at.tiles_at + (size_t)t * job->at.tile_bytes;
+}
+static inline const struct layout_lut *linear_chunks_lut(const struct linear_chunks *job, int32_t t)
+{
+    return job->luts + (job->at.flags_at ? job->packed[job->at.flags_at + (size_t)t] & 1 : 0);
+}
+
 /* Rows [row_from, row_to) of weights that are (or were widened to) floats times all rows of x. */
 struct linear_rows {
     const uint8_t *w; /* row 0 of the part; any alignment */
@@ -80,11 +119,13 @@ struct linear_rows {
 };
 
 struct linear_kernels {
-    /* One row of a block of n_rows rows (see linear_quantized): lengths[c] inputs of each chunk.
-     * q, scale and sum point at the block. */
-    void (*quantize_row)(const float *x, const uint8_t *lengths, int32_t n_chunks, int32_t n_rows,
-                         int32_t row, int8_t *q, float *scale, int32_t *sum);
+    /* One row of a block of n_rows rows (see linear_quantized): lengths[c] inputs of each chunk,
+     * padded to octs[c] octs. q, scale and sum point at the block. */
+    void (*quantize_row)(const float *x, const uint8_t *lengths, const uint8_t *octs,
+                         int32_t n_chunks, int32_t n_rows, int32_t row, int8_t *q, float *scale,
+                         int32_t *sum);
     void (*tiles)(const struct linear_tiles *job);
+    void (*chunks)(const struct linear_chunks *job);
     void (*rows)(const struct linear_rows *job);
 };
 extern const struct linear_kernels linear_portable;
@@ -92,6 +133,9 @@ extern const struct linear_kernels linear_avx2;
 extern const struct linear_kernels linear_avx512;
 /* The AVX-512 table, with the tile unit for products of many rows. */
 extern const struct linear_kernels linear_amx;
+void linear_chunks_portable(const struct linear_chunks *job);
+void linear_chunks_avx2(const struct linear_chunks *job);
+void linear_chunks_avx512(const struct linear_chunks *job);
 
 /* Below this magnitude a whole chunk counts as zero: 127 / max|x| must stay finite. */
 #define LINEAR_TINY 0x1p-100f

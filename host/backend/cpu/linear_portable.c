@@ -36,12 +36,12 @@ static void quantize_chunk(const float *x, int32_t n, int8_t *q, float *scale, i
     }
 }
 
-static void quantize_row(const float *x, const uint8_t *lengths, int32_t n_chunks, int32_t n_rows,
-                         int32_t row, int8_t *q, float *scale, int32_t *sum)
+static void quantize_row(const float *x, const uint8_t *lengths, const uint8_t *octs,
+                         int32_t n_chunks, int32_t n_rows, int32_t row, int8_t *q, float *scale,
+                         int32_t *sum)
 {
     for (int32_t c = 0; c < n_chunks; c++) {
-        const int32_t n = lengths[c];
-        const int32_t padded = (n + LAYOUT_OCT - 1) / LAYOUT_OCT * LAYOUT_OCT;
+        const int32_t n = lengths[c], padded = octs[c] * LAYOUT_OCT;
         int8_t *to = q + row * padded;
         quantize_chunk(x, n, to, &scale[c * n_rows + row], &sum[c * n_rows + row]);
         memset(to + n, 0, (size_t)(padded - n));
@@ -190,4 +190,4 @@ static void rows(const struct linear_rows *job)
     }
 }
 
-const struct linear_kernels linear_portable = { quantize_row, tiles, rows };
+const struct linear_kernels linear_portable = { quantize_row, tiles, linear_chunks_portable, rows };

@@ -1,0 +1,464 @@
+/* linear_chunks_avx512.c - products with CHUNKS_C16 for AVX-512 with VNNI; bits as in
+ * linear_chunks_portable.c.
+ *
+ * Chosen by linear.c; compiled with AVX-512 flags, so nothing here may run before the CPUID check.
+ *
+ * Whatever the number of rows, a chunk of up to four tiles is unpacked to bytes in scratch (8 KB,
+ * stays in L1) and multiplied from there, up to 24 int32 sums in registers. One row spends 30
+ * cycles on 512 weights that way, and waits for memory 60 (4.5 bits, 17 GB/s a core, 3.7 GHz). */
+#include <assert.h>
+#include <stdbool.h>
+#include <string.h>
+#include "host/backend/cpu/linear_avx512.h"
+
+enum {
+    BLOCK_X = 6, /* 4 x 6 sums, 4 weights and a broadcast: 29 of 32 registers */
+    UNIT_LINES = LAYOUT_UNIT / 4,
+    TILE_PARAMS = LAYOUT_SUBS_MAX * 2 * LINEAR_TILE_ROWS, /* floats */
+};
+static_assert(LINEAR_BLOCK_TILES * UNPACKED_BYTES +
+                      LINEAR_BLOCK_ROWS * LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * 4 +
+                      LINEAR_BLOCK_TILES * TILE_PARAMS * 4 <=
+                  LINEAR_THREAD_BYTES,
+              "scratch of a thread");
+
+/* ---- codes to bytes ---------------------------------------------------------------------------
+ */
+
+/* Compilers differ in whether the count of a shift is signed. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+/* Eight operands of one unit. */
+INLINE void unit_operands(const uint8_t *unit, int bits, __m512i out[UNIT_LINES])
+{
+    const __m512i low = _mm512_set1_epi8(15), two = _mm512_set1_epi8(3);
+    if (bits == 8) {
+        UNROLL
+        for (int k = 0; k < UNIT_LINES; k++)
+            out[k] = _mm512_load_si512(unit + k * LINE);
+        return;
+    }
+    if (bits <= 3) {
+        UNROLL
+        for (int k = 0; k < UNIT_LINES; k++) {
+            const __m512i line = _mm512_load_si512(unit + k / 4 * LINE);
+            out[k] = _mm512_and_si512(_mm512_srli_epi16(line, 2 * (k % 4)), two);
+        }
+    } else {
+        UNROLL
+        for (int k = 0; k < UNIT_LINES; k++) {
+            const __m512i line = _mm512_load_si512(unit + k / 2 * LINE);
+            out[k] = _mm512_and_si512(_mm512_srli_epi16(line, 4 * (k % 2)), low);
+        }
+    }
+    if (bits == 6) { /* two more: to bits 4 and 5 */
+        UNROLL
+        for (int k = 0; k < UNIT_LINES; k++) {
+            const __m512i line = _mm512_load_si512(unit + (4 + k / 4) * LINE);
+            const int shift = 2 * (k % 4);
+            const __m512i moved = shift <= 4 ? _mm512_slli_epi16(line, 4 - shift)
+                                             : _mm512_srli_epi16(line, shift - 4);
+            /* out | (moved & 0x30) */
+            out[k] = _mm512_ternarylogic_epi32(out[k], moved, _mm512_set1_epi8(0x30), 0xf8);
+        }
+    }
+    if (bits == 5 || bits == 3) { /* one more: to bit 4 or 2 */
+        const int to = bits == 5 ? 4 : 2;
+        const __m512i line = _mm512_load_si512(unit + (bits == 5 ? 4 : 2) * LINE);
+        UNROLL
+        for (int k = 0; k < UNIT_LINES; k++) {
+            const __m512i moved =
+                k <= to ? _mm512_slli_epi16(line, to - k) : _mm512_srli_epi16(line, k - to);
+            out[k] =
+                _mm512_ternarylogic_epi32(out[k], moved, _mm512_set1_epi8((char)(1 << to)), 0xf8);
+        }
+    }
+}
+
+#pragma GCC diagnostic pop
+
+/* Codes of one chunk of a tile as bytes, plane after plane, UNPACKED_BYTES * stride apart. */
+typedef void unpack_fn(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
+                       uint8_t *out, size_t plane_bytes);
+#define UNPACK(bits)                                                                               \
+    static void unpack_##bits(const uint8_t *codes, int32_t units, const struct layout_lut *lut,   \
+                              uint8_t *out, size_t plane_bytes)                                    \
+    {                                                                                              \
+        (void)lut;                                                                                 \
+        (void)plane_bytes;                                                                         \
+        for (int32_t u = 0; u < units; u++, codes += bits * LINE, out += UNIT_LINES * LINE) {      \
+            __m512i ops[UNIT_LINES];                                                               \
+            unit_operands(codes, bits, ops);                                                       \
+            UNROLL                                                                                 \
+            for (int k = 0; k < UNIT_LINES; k++)                                                   \
+                _mm512_store_si512(out + k * LINE, ops[k]);                                        \
+        }                                                                                          \
+    }
+UNPACK(2)
+UNPACK(3)
+UNPACK(4)
+UNPACK(5)
+UNPACK(6)
+
+static void unpack_table16(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
+                           uint8_t *out, size_t plane_bytes)
+{
+    for (int32_t u = 0; u < units; u++, codes += 4 * LINE, out += UNIT_LINES * LINE) {
+        __m512i ops[UNIT_LINES];
+        unit_operands(codes, 4, ops);
+        for (int32_t p = 0; p < lut->planes; p++) {
+            const __m512i table = _mm512_broadcast_i32x4(
+                _mm_loadu_si128((const __m128i *)(const void *)lut->plane[p]));
+            UNROLL
+            for (int k = 0; k < UNIT_LINES; k++)
+                _mm512_store_si512(out + (size_t)p * plane_bytes + k * LINE,
+                                   _mm512_shuffle_epi8(table, ops[k]));
+        }
+    }
+}
+
+/* 256 entries are two tables of 128, chosen by the sign. */
+__attribute__((target("avx512vbmi"))) static void unpack_table256(const uint8_t *codes,
+                                                                  int32_t units,
+                                                                  const struct layout_lut *lut,
+                                                                  uint8_t *out, size_t plane_bytes)
+{
+    for (int32_t p = 0; p < lut->planes; p++) {
+        const uint8_t *table = lut->plane[p];
+        const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
+        const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+        uint8_t *to = out + (size_t)p * plane_bytes;
+        for (int32_t k = 0; k < units * UNIT_LINES; k++) {
+            const __m512i line = _mm512_load_si512(codes + k * LINE);
+            const __m512i positive = _mm512_permutex2var_epi8(t0, line, t1);
+            const __m512i negative = _mm512_permutex2var_epi8(t2, line, t3);
+            _mm512_store_si512(to + k * LINE, _mm512_mask_blend_epi8(_mm512_movepi8_mask(line),
+                                                                     positive, negative));
+        }
+    }
+}
+
+static unpack_fn *unpack_of(const struct linear_chunks *job)
+{
+    static unpack_fn *const by_bits[] = {
+        [2] = unpack_2, [3] = unpack_3, [4] = unpack_4, [5] = unpack_5, [6] = unpack_6, [8] = NULL
+    };
+    if (!job->table)
+        return by_bits[job->at.code_bits];
+    return job->at.code_bits == 4 ? unpack_table16 : unpack_table256;
+}
+
+/* ---- parameters -------------------------------------------------------------------------------
+ */
+
+INLINE __m512 load_values(enum layout_scales form, const uint8_t *area, int32_t s, __m512 shared)
+{
+    const uint8_t *at = area + s * LINEAR_TILE_ROWS; /* of bytes */
+    switch (form) {
+    case LAYOUT_SCALES_F16:
+        return _mm512_cvtph_ps(
+            _mm256_loadu_si256((const __m256i *)(const void *)(area + s * LINEAR_TILE_ROWS * 2)));
+    case LAYOUT_SCALES_F32:
+        return _mm512_loadu_ps(area + s * LINEAR_TILE_ROWS * 4);
+    case LAYOUT_SCALES_I8:
+        return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
+                                 _mm_loadu_si128((const __m128i *)(const void *)at))),
+                             shared);
+    case LAYOUT_SCALES_E8:
+        break;
+    }
+    return _mm512_castsi512_ps(_mm512_slli_epi32(
+        _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 23));
+}
+INLINE __m512 load_halves(const uint8_t *at)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at));
+}
+
+/* params[s][0] = scales, [s][1] = -offsets, 16 floats each. */
+static void load_params(const struct layout_chunks *t, const uint8_t *chunk, int32_t n_subs,
+                        float *params)
+{
+    const __m512 sign = _mm512_set1_ps(-0.0f);
+    const bool i8 = t->scales == LAYOUT_SCALES_I8;
+    const __m512 shared = i8 ? load_halves(chunk + t->shared_at) : sign;
+    for (int32_t s = 0; s < n_subs; s++)
+        _mm512_store_ps(params + s * 2 * LINEAR_TILE_ROWS,
+                        load_values(t->scales, chunk, s, shared));
+    if (!t->zeros && !t->mins)
+        return;
+    const bool f16 = t->scales != LAYOUT_SCALES_F32 && (t->zeros || !i8);
+    const __m512 of_mins = i8 && t->mins ? load_halves(chunk + t->shared_at + 32) : sign;
+    for (int32_t s = 0; s < n_subs; s++) {
+        const __m512 offset =
+            load_values(f16 ? LAYOUT_SCALES_F16 : t->scales, chunk + t->offsets_at, s, of_mins);
+        _mm512_store_ps(params + (s * 2 + 1) * LINEAR_TILE_ROWS, _mm512_xor_ps(offset, sign));
+    }
+}
+
+/* ---- products ---------------------------------------------------------------------------------
+ */
+
+/* One chunk of T tiles as P planes of bytes, and of one block of rows. */
+struct chunk_bytes {
+    const uint8_t *bytes; /* plane p of tile t at bytes + t * stride + p * plane_bytes */
+    size_t stride, plane_bytes;
+    const float *params; /* [T][LAYOUT_SUBS_MAX][2][16] */
+    const int8_t *q;     /* row r at q + r * 4 * quads */
+    const float *scale;  /* of the rows */
+    const int32_t *sum;  /* of sub s and row r at [s * n_rows + r] */
+    int32_t n_rows, quads, sub_quads;
+    int32_t zero; /* layout_lut */
+    bool zeros, mins;
+};
+
+INLINE __m512i broadcast4(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+/* inner[r][t] after one sub. */
+INLINE void sub_floats(const struct chunk_bytes *k, int32_t sub, const int32_t *sum,
+                       __m512i dot[LAYOUT_PLANES_MAX][BLOCK_X][LINEAR_BLOCK_TILES], float *inner,
+                       bool zeros, bool mins, int P, int T, int R)
+{
+    UNROLL
+    for (int t = 0; t < T; t++) {
+        const float *params = k->params + t * TILE_PARAMS + sub * 2 * LINEAR_TILE_ROWS;
+        const __m512 scale = _mm512_load_ps(params);
+        const __m512 offset = _mm512_load_ps(params + LINEAR_TILE_ROWS);
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            float *to = inner + (r * T + t) * LINEAR_TILE_ROWS;
+            __m512i whole = dot[0][r][t];
+            if (P > 1)
+                whole = _mm512_add_epi32(whole, _mm512_slli_epi32(dot[1][r][t], 8));
+            __m512 f = _mm512_cvtepi32_ps(whole);
+            if (P > 2)
+                f = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[2][r][t]), _mm512_set1_ps(65536), f);
+            if (zeros)
+                f = _mm512_fmadd_ps(offset, _mm512_cvtepi32_ps(_mm512_set1_epi32(sum[r])), f);
+            __m512 in = _mm512_fmadd_ps(f, scale, _mm512_load_ps(to));
+            if (mins)
+                in = _mm512_fmadd_ps(offset, _mm512_cvtepi32_ps(_mm512_set1_epi32(sum[r])), in);
+            _mm512_store_ps(to, in);
+            __asm__ volatile("" ::: "memory"); /* gcc 12 would load all sums first, and spill */
+        }
+    }
+}
+
+/* sums[r][t] += chunk of T tiles times R rows; sums: [R][T][16]. */
+INLINE void chunk_dots(const struct chunk_bytes *k, int32_t row, float *sums, int P, int T, int R)
+{
+    const int64_t q_stride = 4 * (int64_t)k->quads;
+    const int8_t *q = k->q + row * q_stride;
+    float inner[BLOCK_X * LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS] __attribute__((aligned(64)));
+    UNROLL
+    for (int i = 0; i < R * T; i++)
+        _mm512_store_ps(inner + i * LINEAR_TILE_ROWS, _mm512_setzero_ps());
+    for (int32_t from = 0, sub = 0; from < k->quads; from += k->sub_quads, sub++) {
+        const int32_t *sum = k->sum + sub * k->n_rows + row;
+        const int32_t to = k->quads - from < k->sub_quads ? k->quads : from + k->sub_quads;
+        __m512i dot[LAYOUT_PLANES_MAX][BLOCK_X][LINEAR_BLOCK_TILES];
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            const __m512i start = _mm512_set1_epi32(-(P == 3 ? k->zero >> 16 : k->zero) * sum[r]);
+            UNROLL
+            for (int t = 0; t < T; t++) {
+                UNROLL
+                for (int p = 0; p < P; p++)
+                    dot[p][r][t] = p == (P == 3 ? 2 : 0) ? start : _mm512_setzero_si512();
+            }
+        }
+        for (int32_t i = from; i < to; i++) {
+            __m512i w[LAYOUT_PLANES_MAX][LINEAR_BLOCK_TILES];
+            UNROLL
+            for (int t = 0; t < T; t++) {
+                UNROLL
+                for (int p = 0; p < P; p++)
+                    w[p][t] = _mm512_load_si512(k->bytes + (size_t)t * k->stride +
+                                                (size_t)p * k->plane_bytes + (size_t)i * LINE);
+            }
+            UNROLL
+            for (int r = 0; r < R; r++) {
+                const __m512i four = broadcast4(q + r * q_stride + 4 * i);
+                UNROLL
+                for (int t = 0; t < T; t++) {
+                    UNROLL
+                    for (int p = 0; p < P; p++)
+                        dot[p][r][t] = _mm512_dpbusd_epi32(dot[p][r][t], w[p][t], four);
+                }
+            }
+        }
+        /* A fresh name for each sum: else gcc 12 keeps a second copy of it in memory, inside the
+         * loop. */
+        UNROLL
+        for (int r = 0; r < R; r++) {
+            UNROLL
+            for (int t = 0; t < T; t++) {
+                UNROLL
+                for (int p = 0; p < P; p++)
+                    __asm__("" : "+v"(dot[p][r][t]));
+            }
+        }
+        if (k->zeros)
+            sub_floats(k, sub, sum, dot, inner, true, false, P, T, R);
+        else if (k->mins)
+            sub_floats(k, sub, sum, dot, inner, false, true, P, T, R);
+        else
+            sub_floats(k, sub, sum, dot, inner, false, false, P, T, R);
+    }
+    UNROLL
+    for (int r = 0; r < R; r++) {
+        const __m512 scale = _mm512_set1_ps(k->scale[row + r]);
+        UNROLL
+        for (int t = 0; t < T; t++) {
+            const int at = (r * T + t) * LINEAR_TILE_ROWS;
+            _mm512_store_ps(sums + at, _mm512_fmadd_ps(_mm512_load_ps(inner + at), scale,
+                                                       _mm512_load_ps(sums + at)));
+        }
+    }
+}
+typedef void dots_fn(const struct chunk_bytes *k, int32_t row, float *sums);
+#define DOTS(P, T, R)                                                                              \
+    static void dots_##P##_##T##_##R(const struct chunk_bytes *k, int32_t row, float *sums)        \
+    {                                                                                              \
+        chunk_dots(k, row, sums, P, T, R);                                                         \
+    }
+#define DOTS_ALL(P, T)                                                                             \
+    DOTS(P, T, 1)                                                                                  \
+    DOTS(P, T, 2)                                                                                  \
+    DOTS(P, T, 3)                                                                                  \
+    DOTS(P, T, 4)                                                                                  \
+    DOTS(P, T, 5)                                                                                  \
+    DOTS(P, T, 6)
+DOTS_ALL(1, 1)
+DOTS_ALL(1, 2)
+DOTS_ALL(1, 4)
+DOTS_ALL(2, 1)
+DOTS_ALL(2, 2)
+DOTS_ALL(3, 1)
+#define DOTS_LIST(P, T)                                                                            \
+    {                                                                                              \
+        dots_##P##_##T##_1, dots_##P##_##T##_2, dots_##P##_##T##_3, dots_##P##_##T##_4,            \
+            dots_##P##_##T##_5, dots_##P##_##T##_6                                                 \
+    }
+static dots_fn *const dots_of[][3][BLOCK_X] = {
+    { DOTS_LIST(1, 1), DOTS_LIST(1, 2), DOTS_LIST(1, 4) }, /* 1, 2, 4 tiles */
+    { DOTS_LIST(2, 1), DOTS_LIST(2, 2) },
+    { DOTS_LIST(3, 1) },
+};
+
+/* Where a chunk's bytes are: unpacked to scratch, or in place at 8 bits. */
+static void place_bytes(const struct linear_chunks *job, const struct layout_lut *lut,
+                        unpack_fn *unpack, const uint8_t *chunk, int32_t units, int32_t n_tiles,
+                        struct chunk_bytes *k)
+{
+    uint8_t *scratch = job->scratch;
+    const size_t stride = job->at.tile_bytes;
+    k->bytes = scratch;
+    k->plane_bytes = UNPACKED_BYTES;
+    k->stride = (size_t)lut->planes * UNPACKED_BYTES;
+    if (unpack == NULL) {
+        k->bytes = chunk + job->at.codes_at;
+        k->stride = stride;
+        return;
+    }
+    for (int32_t i = 0; i < n_tiles; i++)
+        unpack(chunk + (size_t)i * stride + job->at.codes_at, units, lut,
+               scratch + (size_t)i * k->stride, UNPACKED_BYTES);
+}
+
+/* What comes AHEAD_BYTES later in each tile, into L1 for one row and L2 for many. */
+INLINE void fetch(const struct linear_chunks *job, const uint8_t *chunk, const uint8_t *tile,
+                  int32_t n_tiles)
+{
+    const ptrdiff_t ahead = fetch_ahead(chunk, tile, job->at.tile_bytes, n_tiles);
+    for (int32_t i = 0; i < n_tiles; i++) {
+        const char *at = (const char *)chunk + (size_t)i * job->at.tile_bytes + ahead;
+        for (size_t b = 0; b < job->at.chunk_bytes; b += LINE)
+            _mm_prefetch(at + b, _MM_HINT_T0);
+    }
+}
+
+static void store_row(const struct linear_chunks *job, const struct layout_lut *lut, int32_t t,
+                      int32_t r, __m512 acc)
+{
+    const int32_t first = t * LINEAR_TILE_ROWS;
+    const __mmask16 mask = lanes(job->n_out - first);
+    __m512 y = _mm512_mul_ps(acc, _mm512_load_ps((const void *)linear_chunks_tile(job, t)));
+    y = _mm512_mul_ps(y, _mm512_set1_ps(lut->step));
+    if (job->bias)
+        y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, job->bias + first));
+    _mm512_mask_storeu_ps(job->y + r * job->y_stride + first, mask, y);
+}
+
+/* 1, 2 or 4 tiles of one lut times one block of rows. */
+static void block_pass(const struct linear_chunks *job, unpack_fn *unpack, int32_t t,
+                       int32_t n_tiles, int32_t block)
+{
+    const struct linear_quantized *x = &job->x;
+    const struct layout_lut *lut = linear_chunks_lut(job, t);
+    const uint8_t *tile = linear_chunks_tile(job, t);
+    const uint8_t *chunk = tile + LINEAR_TILE_ROWS * sizeof(float);
+    const int32_t n = linear_block_rows(x, block);
+    float *sums = (float *)(void *)((uint8_t *)job->scratch + LINEAR_BLOCK_TILES * UNPACKED_BYTES);
+    float *params = sums + LINEAR_BLOCK_ROWS * LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS;
+    dots_fn *const *dots = dots_of[lut->planes - 1][n_tiles / 2];
+    memset(sums, 0, (size_t)(n * n_tiles * LINEAR_TILE_ROWS) * sizeof *sums);
+    struct chunk_bytes k = { .params = params,
+                             .q = linear_block_q(x, block),
+                             .scale = x->scale + linear_block_at(x, block),
+                             .sum = x->sub_sum + linear_block_at(x, block) * x->n_subs,
+                             .n_rows = n,
+                             .sub_quads = job->at.sub / 4,
+                             .zero = lut->zero,
+                             .zeros = job->at.zeros,
+                             .mins = job->at.mins };
+    for (int32_t c = 0; c < x->n_chunks; c++, chunk += job->at.chunk_bytes) {
+        k.quads = 2 * x->octs[c];
+        fetch(job, chunk, tile, n_tiles);
+        place_bytes(job, lut, unpack, chunk, k.quads / UNIT_LINES, n_tiles, &k);
+        const int32_t subs = (k.quads - 1) / k.sub_quads + 1;
+        for (int32_t i = 0; i < n_tiles; i++)
+            load_params(&job->at, chunk + (size_t)i * job->at.tile_bytes, subs,
+                        params + i * TILE_PARAMS);
+        /* Six rows or fewer at a time, as evenly as it goes: 16 = 6 + 5 + 5. */
+        int32_t row = 0;
+        for (int32_t passes = (n + BLOCK_X - 1) / BLOCK_X; passes; passes--) {
+            const int32_t now = (n - row + passes - 1) / passes;
+            dots[now - 1](&k, row, sums + row * n_tiles * LINEAR_TILE_ROWS);
+            row += now;
+        }
+        k.q += n * 4 * k.quads;
+        k.scale += n;
+        k.sum += n * x->n_subs;
+    }
+    for (int32_t r = 0; r < n; r++)
+        for (int32_t i = 0; i < n_tiles; i++)
+            store_row(job, lut, t + i, block * LINEAR_BLOCK_ROWS + r,
+                      _mm512_load_ps(sums + (r * n_tiles + i) * LINEAR_TILE_ROWS));
+}
+
+void linear_chunks_avx512(const struct linear_chunks *job)
+{
+    static const int32_t most_tiles[] = { 0, 4, 2, 1 }; /* by planes */
+    unpack_fn *unpack = unpack_of(job);
+    if (unpack == unpack_table256 && !__builtin_cpu_supports("avx512vbmi")) {
+        linear_chunks_avx2(job);
+        return;
+    }
+    for (int32_t t = job->tile_from; t < job->tile_to;) {
+        const struct layout_lut *lut = linear_chunks_lut(job, t);
+        int32_t n_tiles = most_tiles[lut->planes], same = 1;
+        while (same < n_tiles && t + same < job->tile_to && linear_chunks_lut(job, t + same) == lut)
+            same++;
+        while (n_tiles > same)
+            n_tiles /= 2;
+        for (int32_t block = 0; block * LINEAR_BLOCK_ROWS < job->x.n_rows; block++)
+            block_pass(job, unpack, t, n_tiles, block);
+        t += n_tiles;
+    }
+}
