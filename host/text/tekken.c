@@ -169,12 +169,33 @@ static int32_t special_id(const struct tekken *t, const char *text)
     return -1;
 }
 
+/* The file with U+FFFD for every escaped U+0000, which trees do not hold: the text of the token for
+ * that byte has one ("token_str", which is not read). */
+static char *without_zeros(const char *bytes, size_t size)
+{
+    char *copy = malloc(size + 1);
+    if (!copy)
+        return NULL;
+    memcpy(copy, bytes, size);
+    copy[size] = 0;
+    for (char *p = copy, *end = copy + size; (p = memchr(p, '\\', (size_t)(end - p))) != NULL;) {
+        if (end - p >= 6 && memcmp(p, "\\u0000", 6) == 0)
+            memcpy(p, "\\ufffd", 6);
+        p += end - p >= 2 ? 2 : 1; /* what is escaped begins no escape */
+    }
+    return copy;
+}
+
 bool tekken_open(struct tokenizer **tokenizer, const char *bytes, size_t size,
                  const struct json_ref *config, struct err *err)
 {
     struct tekken t = { .err = err };
     struct cJSON *root = NULL;
-    bool ok = json_parse(bytes, size, &JSON_FILE_LIMITS, ERR_FORMAT, &root, err);
+    char *copy = without_zeros(bytes, size);
+    if (!copy)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", size);
+    bool ok = json_parse(copy, size, &JSON_FILE_LIMITS, ERR_FORMAT, &root, err);
+    free(copy);
     if (ok) {
         t.root = json_root(root);
         ok = read_sizes(&t) && read_vocab(&t) && read_specials(&t);
