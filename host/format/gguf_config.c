@@ -347,13 +347,14 @@ static bool put_gemma(const struct writer *w, int64_t n_layers, int64_t hidden, 
                largest ? (double)hidden / (double)n_heads : (double)head_dim);
     if (!second)
         return true;
-    put_key(w, "attn_logit_softcapping"); /* null where the file does not say: none */
-    buf_puts(w->out, has(w, "attn_logit_softcapping") ? "" : "null");
     double cap = 0;
     if (!get_number(w, "attn_logit_softcapping", &cap))
         return false;
+    put_key(w, "attn_logit_softcapping"); /* null: none, where the family has one by default */
     if (cap != 0)
         buf_put_json_number(w->out, cap);
+    else
+        buf_puts(w->out, "null");
     return true;
 }
 

@@ -178,9 +178,10 @@ static bool push_experts(struct list *list, const struct tensor *tensor, const s
                          const struct parsed *p, struct err *err)
 {
     const int64_t n = tensor->dims[0];
-    if (tensor->n_dims < 2 || n > EXPERTS_MAX)
-        return err_set(err, ERR_FORMAT, "tensor %s: %lld experts, want at most %d", tensor->name,
-                       (long long)n, EXPERTS_MAX);
+    if (tensor->n_dims < 2 || tensor->n_dims > 3 || n > EXPERTS_MAX)
+        return err_set(err, ERR_FORMAT,
+                       "tensor %s: %lld experts in %d dimensions, want at most %d in 2 or 3",
+                       tensor->name, (long long)n, tensor->n_dims, EXPERTS_MAX);
     struct tensor one = *tensor;
     one.n_dims--;
     for (int32_t i = 0; i < one.n_dims; i++)

@@ -1,6 +1,7 @@
 /* fail_alloc.h - make the n-th allocation fail. For tests named test_*_oom.c, which are linked with
  * --wrap for malloc, calloc, realloc and aligned_alloc (only our objects see the wrappers). */
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
 
 /* The n-th allocation from now (1 = the next) fails, and all after it too until fail_alloc_off. */

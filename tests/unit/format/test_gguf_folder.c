@@ -145,6 +145,7 @@ static void test_experts(void **state)
     gguf_file_tensor(&f, "blk.0.ffn_up_exps.weight", 3, 4, 16);
     gguf_file_tensor(&f, "blk.0.ffn_up_exps.bias", 3, 4, 0);
     gguf_file_tensor(&f, "blk.0.ffn_gate_inp.weight", 3, 16, 0);
+    gguf_file_tensor(&f, "blk.0.ffn_gate_inp_shexp.weight", 16, 0, 0);
     assert_ok(open_file(&folder, &f, &memory, &size, &err), &err);
     assert_int_equal(folder.config_missing.code, ERR_NONE);
     assert_non_null(strstr(folder.config.bytes, "\"MixtralForCausalLM\""));
@@ -227,6 +228,8 @@ static const struct {
       "metadata llama.expert_used_count is missing" },
     { "long factors without short ones", 0, 0, 0, 0, 0, "rope_factors_long.weight", ERR_FORMAT,
       "tensor rope_factors_short.weight is missing" },
+    { "experts in a vector", 0, 0, 0, 0, 0, "blk.0.ffn_up_exps.weight", ERR_FORMAT,
+      "tensor blk.0.ffn_up_exps.weight: 2 experts in 1 dimensions, want at most 1024 in 2 or 3" },
     { "one name twice", 0, 0, 0, 0, 0, "model.embed_tokens.weight", ERR_FORMAT,
       "two tensors are model.embed_tokens.weight" },
 };

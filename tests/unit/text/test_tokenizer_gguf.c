@@ -140,6 +140,35 @@ static void test_refused(void **state)
     gguf_file_init(&f);
     put_gpt2(&f, "nobody");
     expect_error(&f, ERR_UNSUPPORTED, "nobody");
+    static const struct {
+        const char *key, *text;
+        bool llama;
+    } wrong[] = { { T "bos_token_id", "bos_token_id: is string, want an integer", false },
+                  { T "add_bos_token", "add_bos_token: is string, want a bool", false },
+                  { T "add_eos_token", "add_eos_token: is string, want a bool", false },
+                  { T "add_space_prefix", "add_space_prefix: is string, want a bool", true },
+                  { T "remove_extra_whitespaces", "whitespaces: is string, want a bool", true },
+                  { T "precompiled_charsmap", "charsmap: want an array of bytes", true } };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        gguf_file_init(&f);
+        if (wrong[i].llama)
+            put_llama(&f);
+        else
+            put_gpt2(&f, NULL);
+        gguf_file_text(&f, wrong[i].key, "1");
+        expect_error(&f, ERR_FORMAT, wrong[i].text);
+    }
+    gguf_file_init(&f);
+    gguf_file_text(&f, T "model", "gpt2");
+    gguf_file_texts(&f, T "tokens", LETTERS, 4);
+    gguf_file_floats(&f, T "token_type", (const float[]){ 1, 1, 1, 1 }, 4);
+    expect_error(&f, ERR_FORMAT, "token_type: want integers");
+    gguf_file_init(&f);
+    put_gpt2(&f, "a name that is longer than any name of a pre-tokenizer, with all its letters");
+    expect_error(&f, ERR_FORMAT, "pre: a name of 76 bytes, want 1 to 63");
+    gguf_file_init(&f);
+    gguf_file_int(&f, T "model", 1);
+    expect_error(&f, ERR_FORMAT, "model: is u32, want a text");
     gguf_file_init(&f);
     put_gpt2(&f, NULL);
     gguf_file_int(&f, T "eos_token_id", 4);
