@@ -158,6 +158,24 @@ static bool read_chat_template(struct loaded *loaded, const char *path, struct e
     return true;
 }
 
+static const enum dtype KV_DTYPES[] = {
+    [KV_AUTO] = DTYPE_NONE, [KV_BF16] = DTYPE_BF16, [KV_INT8] = DTYPE_I8, [KV_F32] = DTYPE_F32
+};
+
+/* Exact arithmetic keeps f32 and nothing else; a GPU's kernels read bf16 or int8. */
+static bool kv_fits(const struct load_choice *choice, const struct backend *be, struct err *err)
+{
+    if (choice->kv == KV_AUTO)
+        return true;
+    if (choice->activations == ACTIVATIONS_EXACT && choice->kv != KV_F32)
+        return err_set(err, ERR_UNSUPPORTED, "--kv %s: exact activations keep fp32 keys and values",
+                       choice->kv == KV_INT8 ? "int8" : "bf16");
+    if (choice->kv == KV_F32 && !be->host_memory)
+        return err_set(err, ERR_UNSUPPORTED, "--kv f32: %s keeps keys and values as bf16 or int8",
+                       be->name);
+    return true;
+}
+
 bool load_model(struct loaded *loaded, const struct options *options,
                 const struct load_choice *choice, struct err *err)
 {
@@ -176,11 +194,8 @@ bool load_model(struct loaded *loaded, const struct options *options,
         goto fail;
     if (loaded->be->device_free > 0)
         loaded->available = loaded->be->device_free;
-    if (choice->activations == ACTIVATIONS_EXACT && choice->kv != KV_AUTO) {
-        err_set(err, ERR_UNSUPPORTED, "--kv %s: exact activations keep fp32 keys and values",
-                choice->kv == KV_INT8 ? "int8" : "bf16");
+    if (!kv_fits(choice, loaded->be, err))
         goto fail;
-    }
     struct model_options model_options = {
         .weights = (enum weights_mode)choice->weights,
         .group = choice->group,
@@ -189,9 +204,7 @@ bool load_model(struct loaded *loaded, const struct options *options,
         .ctx = choice->ctx,
         .rows_max = choice->rows_max,
         .logit_rows_max = choice->logit_rows_max,
-        .kv_dtype = choice->kv == KV_INT8   ? DTYPE_I8
-                    : choice->kv == KV_BF16 ? DTYPE_BF16
-                                            : DTYPE_NONE,
+        .kv_dtype = KV_DTYPES[choice->kv],
         .weight_bytes_max = budget_of(options, loaded->available),
         .progress = show_progress,
         .progress_context = &progress,

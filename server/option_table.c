@@ -43,10 +43,8 @@ static const struct option_word ACTIVATIONS[] = {
     { NULL, 0, NULL },
 };
 static const struct option_word KV[] = {
-    { "auto", KV_AUTO, NULL },
-    { "bf16", KV_BF16, NULL },
-    { "int8", KV_INT8, NULL },
-    { NULL, 0, NULL },
+    { "auto", KV_AUTO, NULL }, { "bf16", KV_BF16, NULL }, { "int8", KV_INT8, NULL },
+    { "f32", KV_F32, NULL },   { NULL, 0, NULL },
 };
 static const struct option_word ISAS[] = {
     { "auto", CPU_ISA_AUTO, NULL },
@@ -82,8 +80,8 @@ const struct option OPTIONS[] = {
       "embeddings and head with int4 or int8 weights; auto: as stored", 0, 0, HEADS, false },
     { "activations", 0, OPTION_CHOICE, MODEL, AT(activations), "auto|exact|int8", "auto",
       "exact: fp32 activations and KV; auto, int8: the fast arithmetic", 0, 0, ACTIVATIONS, false },
-    { "kv", 0, OPTION_CHOICE, MODEL, AT(kv), "auto|bf16|int8", "auto",
-      "keys and values; auto: bf16 (fp32 with exact); int8: half of bf16", 0, 0, KV, false },
+    { "kv", 0, OPTION_CHOICE, MODEL, AT(kv), "auto|bf16|int8|f32", "auto",
+      "keys and values; auto: bf16 (f32 with exact); f32: on the CPU alone", 0, 0, KV, false },
     { "ctx", 0, OPTION_INT, MODEL, AT(ctx), "auto|N", "auto",
       "most tokens of a sequence; auto: what model and memory allow", 16, 16 << 20, AUTO, false },
     { "max-seqs", 0, OPTION_INT, SERVE | INSPECT, AT(max_seqs), "N", "64",

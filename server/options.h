@@ -23,7 +23,7 @@ enum command {
 };
 enum device_kind { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum activations { ACTIVATIONS_AUTO, ACTIVATIONS_EXACT, ACTIVATIONS_INT8 };
-enum kv_choice { KV_AUTO, KV_BF16, KV_INT8 };
+enum kv_choice { KV_AUTO, KV_BF16, KV_INT8, KV_F32 };
 enum { OPTION_LIST_MAX = 32 };
 
 struct option_device {

@@ -99,9 +99,11 @@ def quantizes_activations():
 
 @pytest.mark.parametrize("name", quantizes_activations())
 def test_quantized_activations_as_the_scheme_says(name):
+    """With fp32 keys and values, as the reference has them: a step of fp8 is 6 %, so that bf16's 0.2 % on its way
+    through two layers of random weights turns enough codes over for an rms of 0.06 to 0.18."""
     model, expect = CASES[name]
     expect = read_safetensors(expect)
-    s = Server("--activations", "auto", model=str(model))
+    s = Server("--activations", "auto", "--kv", "f32", model=str(model))
     try:
         squares = []
         for i in range(1, 3):

@@ -139,7 +139,7 @@ static void refusals_say_what_and_where(void **state)
         { "--ctx 8", NULL, COMMAND_SERVE,
           "--ctx: \"8\" is not what it takes: auto or an integer from 16 to 16777216" },
         { "--kv int4", NULL, COMMAND_SERVE,
-          "--kv: \"int4\" is not what it takes: auto, bf16, int8; did you mean int8?" },
+          "--kv: \"int4\" is not what it takes: auto, bf16, int8, f32; did you mean int8?" },
         { "--device gpu", NULL, COMMAND_SERVE, "auto, cpu, cuda or cuda:N" },
         { "--device cuda:64", NULL, COMMAND_SERVE, "--device: \"cuda:64\"" },
         { "--memory 101%", NULL, COMMAND_SERVE, "--memory: \"101%\"" },
