@@ -72,13 +72,41 @@ bool unicode_is_numeric(uint32_t code)
     return c == UTF8PROC_CATEGORY_ND || c == UTF8PROC_CATEGORY_NL || c == UTF8PROC_CATEGORY_NO;
 }
 
+/* Characters that became punctuation after Unicode 8, in ascending ranges: the `tokenizers` library
+ * cuts by tables of that age. Two that were and are no more are in unicode_is_punct. */
+static const uint32_t NEWER_PUNCT[][2] = {
+    { 0x61d, 0x61d },     { 0x9fd, 0x9fd },     { 0xa76, 0xa76 },     { 0xc77, 0xc77 },
+    { 0xc84, 0xc84 },     { 0x1b7d, 0x1b7e },   { 0x2e43, 0x2e4f },   { 0x2e52, 0x2e5d },
+    { 0x10ead, 0x10ead }, { 0x10f55, 0x10f59 }, { 0x10f86, 0x10f89 }, { 0x1144b, 0x1144f },
+    { 0x1145a, 0x1145b }, { 0x1145d, 0x1145d }, { 0x11660, 0x1166c }, { 0x116b9, 0x116b9 },
+    { 0x1183b, 0x1183b }, { 0x11944, 0x11946 }, { 0x119e2, 0x119e2 }, { 0x11a3f, 0x11a46 },
+    { 0x11a9a, 0x11a9c }, { 0x11a9e, 0x11aa2 }, { 0x11b00, 0x11b09 }, { 0x11c41, 0x11c45 },
+    { 0x11c70, 0x11c71 }, { 0x11ef7, 0x11ef8 }, { 0x11f43, 0x11f4f }, { 0x11fff, 0x11fff },
+    { 0x12ff1, 0x12ff2 }, { 0x16e97, 0x16e9a }, { 0x16fe2, 0x16fe2 }, { 0x1e95e, 0x1e95f },
+};
+
+static bool is_newer_punct(uint32_t code)
+{
+    size_t low = 0, high = sizeof NEWER_PUNCT / sizeof *NEWER_PUNCT;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (NEWER_PUNCT[middle][1] < code)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < sizeof NEWER_PUNCT / sizeof *NEWER_PUNCT && NEWER_PUNCT[low][0] <= code;
+}
+
 bool unicode_is_punct(uint32_t code)
 {
     if (code < 0x80)
         return (code >= '!' && code <= '/') || (code >= ':' && code <= '@') ||
                (code >= '[' && code <= '`') || (code >= '{' && code <= '~');
     utf8proc_category_t c = category(code);
-    return c >= UTF8PROC_CATEGORY_PC && c <= UTF8PROC_CATEGORY_PO;
+    if (c < UTF8PROC_CATEGORY_PC || c > UTF8PROC_CATEGORY_PO)
+        return code == 0x166d || code == 0x111c9;
+    return !is_newer_punct(code);
 }
 
 bool unicode_is_mark(uint32_t code)

@@ -39,7 +39,7 @@ unsigned unicode_encode(uint32_t code, char out[4]);
 
 bool unicode_is_space(uint32_t code);      /* White_Space                                   */
 bool unicode_is_numeric(uint32_t code);    /* Nd, Nl, No                                    */
-bool unicode_is_punct(uint32_t code);      /* ASCII punctuation and symbols, and P*         */
+bool unicode_is_punct(uint32_t code);      /* ASCII punctuation and symbols, P* of Unicode 8 */
 bool unicode_is_mark(uint32_t code);       /* Mn, Mc, Me                                    */
 bool unicode_is_nonspacing(uint32_t code); /* Mn                                         */
 bool unicode_is_other(uint32_t code);      /* Cc, Cf, Co; not Cn                            */
