@@ -115,6 +115,13 @@ static int32_t longest_ctx(const struct memory_plan *plan, double room, int32_t 
     return low == plan->ctx ? low : low / PAGE_TOKENS * PAGE_TOKENS;
 }
 
+/* All but the pages. */
+static double fixed_bytes(const struct memory_plan *plan)
+{
+    return (double)plan->weights + (double)plan->activations + (double)plan->workspace +
+           (double)plan->tables;
+}
+
 bool memory_plan_make(struct memory_plan *plan, const struct kv_cache *shape,
                       int32_t step_tokens_max, struct err *err)
 {
@@ -128,7 +135,7 @@ bool memory_plan_make(struct memory_plan *plan, const struct kv_cache *shape,
             .pages_per_seq = pages_per_seq(shape->groups[g].window, plan->ctx, step_tokens_max),
             .page_bytes = kv_page_bytes(shape, g),
         };
-    double fixed = (double)plan->weights + (double)plan->activations + (double)plan->tables;
+    double fixed = fixed_bytes(plan);
     double room = (double)plan->budget - fixed;
     double one = seq_bytes(plan, plan->ctx, step_tokens_max);
     plan->ctx_fits = longest_ctx(plan, room, step_tokens_max);
@@ -185,8 +192,7 @@ static void row(struct buf *out, const char *name, double bytes, const char *how
 void memory_plan_print(struct buf *out, const struct memory_plan *plan)
 {
     char how[200], text[32];
-    double used =
-        (double)plan->weights + (double)plan->activations + (double)plan->tables + (double)plan->kv;
+    double used = fixed_bytes(plan) + (double)plan->kv;
     buf_puts(out, "memory plan\n");
     if (plan->by_percent)
         snprintf(how, sizeof how, "%d %% of %s available", plan->percent,
@@ -199,6 +205,8 @@ void memory_plan_print(struct buf *out, const struct memory_plan *plan)
              memory_text((double)plan->weights_anonymous, text, sizeof text));
     row(out, "weights", (double)plan->weights, how);
     row(out, "activations", (double)plan->activations, "scratch and logits of one step");
+    if (plan->workspace > 0)
+        row(out, "workspace", (double)plan->workspace, "scratch of the GPU's kernels, recordings");
     row(out, "tables", (double)plan->tables, "queues, page tables, sequences, connections");
     for (int32_t g = 0; g < plan->n_groups; g++) {
         const struct memory_group *group = &plan->groups[g];
@@ -220,11 +228,12 @@ void memory_plan_json(struct buf *out, const struct memory_plan *plan)
 {
     buf_printf(out,
                "{\"available_bytes\":%zu,\"budget_bytes\":%zu,\"weight_bytes\":%zu,"
-               "\"weight_anonymous_bytes\":%zu,\"activation_bytes\":%zu,\"table_bytes\":%zu,"
+               "\"weight_anonymous_bytes\":%zu,\"activation_bytes\":%zu,\"workspace_bytes\":%zu,"
+               "\"table_bytes\":%zu,"
                "\"kv_bytes\":%zu,\"ctx\":%d,\"max_seqs\":%d,\"full_sequences\":%.3f,\"groups\":[",
                plan->available, plan->budget, plan->weights, plan->weights_anonymous,
-               plan->activations, plan->tables, plan->kv, plan->ctx, plan->max_seqs,
-               plan->n_full_seqs);
+               plan->activations, plan->workspace, plan->tables, plan->kv, plan->ctx,
+               plan->max_seqs, plan->n_full_seqs);
     for (int32_t g = 0; g < plan->n_groups; g++) {
         const struct memory_group *group = &plan->groups[g];
         buf_printf(out,

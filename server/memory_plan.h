@@ -18,7 +18,8 @@ struct memory_plan {
     int32_t percent;
     size_t weights, weights_anonymous; /* resident; of these, not backed by a file */
     size_t activations;                /* scratch of steps, logits included */
-    size_t tables;                     /* queues, page tables, sequences, the HTTP side */
+    size_t workspace; /* of the device's kernels, and its recorded steps; 0 on the CPU */
+    size_t tables;    /* queues, page tables, sequences, the HTTP side */
     int32_t ctx, max_seqs;
     int32_t ctx_fits;   /* longest single sequence that the budget allows, at most ctx */
     double n_full_seqs; /* sequences of ctx tokens whose pages fit at once */
@@ -32,11 +33,11 @@ struct memory_plan {
     size_t kv; /* all pages */
 };
 
-/* In: available, budget, weights, activations, tables, ctx, max_seqs; the model's groups; the rows
- * of the longest step. Fills the rest. Window groups need ceil(w / 16) + 1 pages a sequence and
- * those of one step; the budget is shared in proportion to what a sequence of ctx tokens needs, and
- * no group gets more than max_seqs such sequences do. ERR_MEMORY, with what would fit, when one
- * sequence of ctx tokens does not fit (ctx_fits is set then too). */
+/* In: available, budget, weights, activations, workspace, tables, ctx, max_seqs; the model's
+ * groups; the rows of the longest step. Fills the rest. Window groups need ceil(w / 16) + 1 pages a
+ * sequence and those of one step; the budget is shared in proportion to what a sequence of ctx
+ * tokens needs, and no group gets more than max_seqs such sequences do. ERR_MEMORY, with what would
+ * fit, when one sequence of ctx tokens does not fit (ctx_fits is set then too). */
 MUST_USE bool memory_plan_make(struct memory_plan *plan, const struct kv_cache *shape,
                                int32_t step_tokens_max, struct err *err);
 /* The table that inspect and serve print. */

@@ -153,6 +153,41 @@ static void what_would_fit_is_said(void **state)
     }
 }
 
+/* What a GPU's kernels take is a row of its own: it is no activation, and the sum has it. */
+static void the_workspace_is_a_row(void **state)
+{
+    (void)state;
+    struct kv_cache kv = cache_of(&(struct shape){ 1, { 0 }, { 1 } });
+    for (size_t workspace = 0; workspace <= (size_t)3 << 20; workspace += (size_t)3 << 20) {
+        struct memory_plan plan = { .available = 1 << 30,
+                                    .budget = ((size_t)8 << 20) + 20 * 8192,
+                                    .weights = (size_t)2 << 20,
+                                    .activations = (size_t)1 << 20,
+                                    .workspace = workspace,
+                                    .tables = ((size_t)5 << 20) - workspace,
+                                    .ctx = 160,
+                                    .max_seqs = 4 };
+        struct err err;
+        struct buf text;
+        assert_ok(memory_plan_make(&plan, &kv, 32, &err), &err);
+        assert_int_equal(plan.groups[0].n_pages, 20); /* the same sum, whatever the row */
+        buf_init(&text, 1 << 16);
+        memory_plan_print(&text, &plan);
+        const char *row = strstr(buf_text(&text), "\n  workspace ");
+        assert_true((row != NULL) == (workspace > 0)); /* none on the CPU */
+        if (row != NULL)
+            assert_non_null(strstr(row, "3.00 MiB   scratch of the GPU's kernels, recordings\n"));
+        assert_non_null(strstr(buf_text(&text), "1.00 MiB   scratch and logits of one step\n"));
+        assert_non_null(strstr(buf_text(&text), "8.16 MiB   0 bytes of the budget left\n"));
+        text.length = 0;
+        memory_plan_json(&text, &plan);
+        char wanted[64];
+        snprintf(wanted, sizeof wanted, "\"workspace_bytes\":%zu,", workspace);
+        assert_non_null(strstr(buf_text(&text), wanted));
+        buf_clear(&text);
+    }
+}
+
 static void available_memory_is_known_here(void **state)
 {
     (void)state;
@@ -186,6 +221,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_rest_of_the_budget_becomes_pages),
         cmocka_unit_test(what_would_fit_is_said),
+        cmocka_unit_test(the_workspace_is_a_row),
         cmocka_unit_test(available_memory_is_known_here),
         cmocka_unit_test(sizes_for_people),
     };
