@@ -262,7 +262,8 @@ bool load_plan(struct loaded *loaded, const struct options *options, int32_t max
         .percent = options->memory.percent,
         .weights = model->weight_bytes,
         .weights_anonymous = model->weight_anonymous_bytes,
-        .activations = model->activation_bytes + loaded->be->workspace,
+        .activations = model->activation_bytes,
+        .workspace = loaded->be->workspace,
         .tables = table_bytes(model, max_seqs, n_connections),
         .ctx = model->ctx,
         .max_seqs = max_seqs,
@@ -302,6 +303,7 @@ bool load_engine(struct loaded *loaded, const struct options *options, int32_t m
         .logit_rows_max = model->logit_rows_max,
         .slow_ms_max = SLOW_MS_MAX,
         .prefix_cache = options->prefix_cache,
+        .overlap = options->overlap == OVERLAP_ON,
         .eos = model->eos,
         .n_eos = model->n_eos,
     };

@@ -46,6 +46,12 @@ static const struct option_word KV[] = {
     { "auto", KV_AUTO, NULL }, { "bf16", KV_BF16, NULL }, { "int8", KV_INT8, NULL },
     { "f32", KV_F32, NULL },   { NULL, 0, NULL },
 };
+static const struct option_word OVERLAPS[] = {
+    { "auto", OVERLAP_AUTO, NULL },
+    { "on", OVERLAP_ON, NULL },
+    { "off", OVERLAP_OFF, NULL },
+    { NULL, 0, NULL },
+};
 static const struct option_word ISAS[] = {
     { "auto", CPU_ISA_AUTO, NULL },
     { "portable", CPU_ISA_PORTABLE, NULL },
@@ -96,6 +102,8 @@ const struct option OPTIONS[] = {
       "instruction set of the CPU backend; auto: the best there is", 0, 0, ISAS, false },
     { "graphs", 0, OPTION_ONOFF, MODEL, AT(graphs), "on|off", "on",
       "CUDA: decode steps as recorded graphs", 0, 0, NULL, false },
+    { "overlap", 0, OPTION_CHOICE, SERVE | COMPLETE, AT(overlap), "auto|on|off", "auto",
+      "CUDA: plan a step while another runs (auto: off)", 0, 0, OVERLAPS, false },
     { "invariant", 0, OPTION_FLAG, MODEL, AT(invariant), NULL, NULL,
       "CUDA: a row's bits do not depend on what runs beside it", 0, 0, NULL, false },
     { "kernels", 0, OPTION_TEXT, MODEL, AT(kernels), "auto|rule|FILE", "auto",

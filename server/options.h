@@ -24,6 +24,10 @@ enum command {
 enum device_kind { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum activations { ACTIVATIONS_AUTO, ACTIVATIONS_EXACT, ACTIVATIONS_INT8 };
 enum kv_choice { KV_AUTO, KV_BF16, KV_INT8, KV_F32 };
+/* AUTO is off: without it a step of 1 to 256 streams costs the host 0.2 to 40 us of planning (the
+ * rest of what the GPU waits is its own to measure), and with it a prompt waits a step longer. On
+ * becomes the default when a GPU's figures show that it pays: tests/gpu/run.sh overlap. */
+enum overlap_choice { OVERLAP_AUTO, OVERLAP_ON, OVERLAP_OFF };
 enum { OPTION_LIST_MAX = 32 };
 
 struct option_device {
@@ -58,6 +62,7 @@ struct options {
     int32_t isa; /* enum cpu_isa */
     int32_t threads;
     bool graphs, invariant; /* CUDA */
+    int32_t overlap;        /* CUDA: enum overlap_choice */
     const char *kernels;    /* CUDA: auto, rule, or the file of kernel times */
     struct option_memory memory;
 

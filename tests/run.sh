@@ -99,7 +99,7 @@ stage_http_cuda() {
     build dev nibble_emulated || return 1
     export NIBBLE_KERNELS=rule # an emulator's times say nothing, and take minutes
     NIBBLE_CUDA_BUILD="$ROOT/build/dev/emulated" run_pytest http-cuda tests/http/test_cuda.py &&
-        NIBBLE_BUILD="$ROOT/build/dev/emulated" NIBBLE_DEVICE=cuda run_pytest http-emulated tests/http/test_contract.py \
+        NIBBLE_BUILD="$ROOT/build/dev/emulated" NIBBLE_DEVICE=cuda NIBBLE_OVERLAP=on run_pytest http-emulated tests/http/test_contract.py \
             -k "health or shape or stream_order or echo or stop"
 }
 stage_tsan() {

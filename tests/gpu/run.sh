@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [STEP...]: everything that wants a GPU, from build/gpu-pack (tests/gpu/pack.sh), in under eight
 # minutes. Only runs: builds nothing, fetches nothing. Steps: tests sanitizer demo repeat bench model
-# load torch. Results: $OUT/gpu.json (OUT: build/gpu-out) and one screen. No GPU: says so, exit 0.
+# load overlap torch. Results: $OUT/gpu.json (OUT: build/gpu-out) and one screen. No GPU: says so, exit 0.
 set -u -o pipefail
 cd "$(dirname "$0")/../.." || exit 1
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q '^GPU'; then

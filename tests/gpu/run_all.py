@@ -210,7 +210,7 @@ def step_demo(pack):
     rows = {}
     with Server(pack, "--device", "cpu", "--activations", "exact") as server:
         reference = {p: greedy(server, p) for p in PROMPTS}
-    for options in ([], ["--graphs", "off"], ["--kv", "bf16"], ["--kv", "int8"]):
+    for options in ([], ["--graphs", "off"], ["--overlap", "on"], ["--kv", "bf16"], ["--kv", "int8"]):
         with Server(pack, "--device", DEVICE, *options) as server:
             if DEVICE == "cuda":
                 check(not any("using=cpu" in line for line in server.log), "nibble serve runs on the GPU")
@@ -318,6 +318,34 @@ def step_load(pack):
     RESULTS["load"] = rows
 
 
+OVERLAP_MODELS = os.environ.get("NIBBLE_TRY_OVERLAP_MODELS", "dummy:qwen2.5-0.5b,dummy:llama-3.1-8b").split(",")
+OVERLAP_CLIENTS = (1, 16, 64)
+
+
+def step_overlap(pack):
+    """--overlap on against off, each client count in turn on both: what --overlap auto should be hangs on these."""
+    rows = []
+    for model in OVERLAP_MODELS:
+        options = (model, "--weights", "int4", "--device", DEVICE, "--max-seqs", "64", "--ctx", "1024", "--memory", "40%")
+        if left() < 25:
+            skip(f"overlap {model}: {left():.0f} s left")
+            continue
+        with Server(pack, *options, "--overlap", "off") as off, Server(pack, *options, "--overlap", "on") as on:
+            for n in OVERLAP_CLIENTS:
+                row = {"model": model, "clients": n}
+                for name, server in (("off", off), ("on", on)):
+                    load_case(server, n, 0.5)  # recordings, caches
+                    case = load_case(server, n, 2.5, n_prompt=32, n_out=128)
+                    row[name] = case["tokens_per_s"]
+                    row[name + "_first_p50_ms"] = case["first_p50_ms"]
+                    check(case["errors"] == 0, f"overlap {name} with {n} clients: {case['errors']} errors")
+                row["ratio"] = round(row["on"] / row["off"], 3) if row["off"] else None
+                rows.append(row)
+                print("  {model:22s} {clients:3d} clients {off:9.1f} token/s, ahead {on:9.1f}, ratio {ratio};"
+                      " first token p50 {off_first_p50_ms} and {on_first_p50_ms} ms".format(**row), flush=True)
+    RESULTS["overlap"] = rows
+
+
 TORCH = r"""
 import json, torch
 pool, out = [], []
@@ -405,7 +433,7 @@ def show():
 
 
 STEPS = {"tests": (step_tests, 5), "demo": (step_demo, 10), "repeat": (step_repeat, 10), "bench": (step_bench, 20),
-         "model": (step_model, 30), "load": (step_load, 45), "torch": (step_torch, 20), "sanitizer": (step_sanitizer, 20)}
+         "model": (step_model, 30), "load": (step_load, 45), "overlap": (step_overlap, 40), "torch": (step_torch, 20), "sanitizer": (step_sanitizer, 20)}
 
 
 def describe():

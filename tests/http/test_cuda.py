@@ -44,8 +44,28 @@ def test_greedy_text_is_the_exact_arithmetics():
     assert exact.stop() == 0 and cuda.stop() == 0
 
 
-def test_streams_beside_each_other_are_the_replies_alone():
-    s = start("--invariant")
+def test_a_step_ahead_writes_the_same_text():
+    """--overlap plans a step before the tokens of the last are known: nothing else changes. Greedy, drawn, from a
+    history with penalties, by typical_p (drawn by the host), stopped in flight by a string and by the end of text."""
+    bodies = [dict(temperature=0, logprobs=2), dict(temperature=1.1, seed=3, n=2), dict(temperature=0.9, seed=4, top_p=0.9, logprobs=0),
+              dict(temperature=0.8, seed=5, repetition_penalty=1.3, frequency_penalty=0.4), dict(temperature=0, presence_penalty=1.5),
+              dict(temperature=1, seed=6, typical_p=0.7), dict(temperature=0, stop=[" "]), dict(temperature=0, min_tokens=2, max_tokens=8)]
+    texts = {}
+    for overlap in ("off", "on"):
+        s = start("--overlap", overlap)
+        texts[overlap] = []
+        for i, body in enumerate(bodies):
+            reply = s.complete([5 + i, 9, 11, 300], **{"max_tokens": 5, "ignore_eos": i < 6, **body})
+            assert reply.status == 200, reply.body
+            texts[overlap].append(reply.json["choices"])
+        assert s.stop() == 0
+    for body, off, on in zip(bodies, texts["off"], texts["on"]):
+        assert on == off, body
+
+
+@pytest.mark.parametrize("overlap", ["off", "on"])
+def test_streams_beside_each_other_are_the_replies_alone(overlap):
+    s = start("--invariant", "--overlap", overlap)
     body = dict(temperature=0, max_tokens=8, ignore_eos=True)
     alone = [s.complete([5 + i, 9, 11], **body).json["choices"][0]["text"] for i in range(4)]
     sockets = []
@@ -98,18 +118,19 @@ def test_cuda_asked_for_and_absent_is_refused(devices, says):
     assert any(says in line for line in s.lines), s.lines
 
 
-@pytest.mark.parametrize("calls_from_ready", [1, 2, 3, 5, 9, 17, 40, 90])
-def test_lost_device(calls_from_ready):
+@pytest.mark.parametrize("calls_from_ready,overlap", [*[(n, "off") for n in (1, 2, 3, 5, 9, 17, 40, 90)],
+                                                      *[(n, "on") for n in (2, 6, 11, 40)]])
+def test_lost_device(calls_from_ready, overlap):
     """Every live request ends with an error, /health turns 503, the process exits non-zero, nothing hangs."""
     if not EMULATED:
         pytest.skip("the fault shim is the emulator's")
-    probe = start(env={"HOSTCUDA_COUNTERS": "1"})
+    probe = start("--overlap", overlap, env={"HOSTCUDA_COUNTERS": "1"})
     assert probe.complete([5, 6], max_tokens=1).status == 200
     assert probe.stop() == 0
     calls = [int(line.split("=")[1]) for line in probe.lines if line.startswith("hostcuda_calls=")]
     assert calls, probe.lines
     # a token more than the first request, and its 1-token neighbour, lie behind the probe's whole life
-    s = start(env={"HOSTCUDA_FAULT_AT": str(calls[-1] + calls_from_ready)})
+    s = start("--overlap", overlap, env={"HOSTCUDA_FAULT_AT": str(calls[-1] + calls_from_ready)})
     data = json.dumps({"prompt": [5, 6], "max_tokens": 400, "ignore_eos": True, "stream": True}).encode()
     head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(data)
     streams = []

@@ -559,7 +559,7 @@ static void a_stop_leaves_a_step_in_flight(void **state)
         r->stop_tokens = malloc(sizeof *r->stop_tokens);
         CHECK(r->stop_tokens);
         r->stop_tokens[0] = 7;
-        n = fake_answer(r, 0, tokens, &finish, &finish_token);
+        n = fake_answer(r, 0, 0, tokens, &finish, &finish_token);
         if (finish == FINISH_STOP && n >= 3)
             break;
         request_close(r);

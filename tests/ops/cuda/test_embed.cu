@@ -30,6 +30,24 @@ static void check(const std::vector<uint16_t> &y, const std::vector<int32_t> &to
         }
 }
 
+/* The same tokens, every second one known by its slot alone. */
+struct in_flight {
+    device_array<int32_t> tokens, drawn;
+    in_flight(const std::vector<int32_t> &all) : tokens(sent(all)), drawn(by_slot(all))
+    {
+    }
+    static std::vector<int32_t> sent(std::vector<int32_t> all)
+    {
+        for (size_t i = 0; i < all.size(); i += 2)
+            all[i] = -2 - (int32_t)(all.size() - 1 - i);
+        return all;
+    }
+    static std::vector<int32_t> by_slot(const std::vector<int32_t> &all)
+    {
+        return std::vector<int32_t>(all.rbegin(), all.rend());
+    }
+};
+
 static void test_f64(const struct f64_shape &shape, int spare)
 {
     struct f64_case w(shape, 3);
@@ -47,8 +65,20 @@ static void test_f64(const struct f64_shape &shape, int spare)
     op.scale = SCALE;
     op.y = y.data();
     op.y_stride = hidden + spare;
-    const struct late tokens_late(tokens_device);
+    std::vector<uint16_t> known;
+    {
+        const struct late tokens_late(tokens_device);
+        CUDA(embed_rows(&harness.launch, &op));
+        known = y.read();
+    }
+    struct in_flight ahead(tokens);
+    op.tokens = ahead.tokens.data();
+    op.drawn = ahead.drawn.data();
+    device_array<uint16_t> again(known.size());
+    op.y = again.data();
+    const struct late drawn_late(ahead.drawn);
     CUDA(embed_rows(&harness.launch, &op));
+    EXPECT(again.read() == known, "tokens in flight are not those that are known");
     check(y.read(), tokens, vocab, hidden, op.y_stride, 0x1p-8, [&](int token, int i) {
         return w.weights[(size_t)token * (size_t)hidden + (size_t)i] * (double)SCALE;
     });
@@ -83,8 +113,20 @@ static void test_plain(enum dtype dtype, int vocab, int hidden, int spare, float
     op.scale = scale;
     op.y = y.data();
     op.y_stride = hidden + spare;
-    const struct late tokens_late(tokens_device);
+    std::vector<uint16_t> known;
+    {
+        const struct late tokens_late(tokens_device);
+        CUDA(embed_rows(&harness.launch, &op));
+        known = y.read();
+    }
+    struct in_flight ahead(tokens);
+    op.tokens = ahead.tokens.data();
+    op.drawn = ahead.drawn.data();
+    device_array<uint16_t> again(known.size());
+    op.y = again.data();
+    const struct late drawn_late(ahead.drawn);
     CUDA(embed_rows(&harness.launch, &op));
+    EXPECT(again.read() == known, "tokens in flight are not those that are known");
     const double rounding = dtype == DTYPE_BF16 && scale == 1.0f ? 0.0 : 0x1p-8;
     check(y.read(), tokens, vocab, hidden, op.y_stride, rounding,
           [&](int token, int i) { return values[(size_t)(token * hidden + i)] * (double)scale; });

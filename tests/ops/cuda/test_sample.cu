@@ -149,7 +149,8 @@ static int32_t n_sms = 1;
 /* ---- running ----------------------------------------------------------------------------------
  */
 
-/* What the device gets: rows over shared lists of ids. */
+/* What the device gets: rows over shared lists of ids. Row i is slot n - 1 - i; the last token of
+ * every second history is in flight: known by slot alone. */
 struct batch_rows {
     std::vector<struct device_sample> rows;
     std::vector<int32_t> ids;
@@ -192,8 +193,19 @@ run(const struct batch_rows &batch, const std::vector<float> &logits, int vocab,
     std::vector<int32_t> ids = batch.ids;
     ids.push_back(0);
     device_array<float> x(logits), scratch(sample_workspace(vocab, n) / sizeof(float));
-    device_array<struct device_sample> rows(batch.rows);
-    device_array<int32_t> lists(ids);
+    std::vector<struct device_sample> sent = batch.rows;
+    std::vector<int32_t> before((size_t)n, -5);
+    for (int i = 0; i < n; i++) {
+        struct device_sample &d = sent[(size_t)i];
+        d.slot = n - 1 - i;
+        if (i % 2 != 0 || d.n_prompt + d.n_output == 0)
+            continue;
+        int32_t &last = ids[(size_t)(d.history_at + d.n_prompt + d.n_output - 1)];
+        before[(size_t)d.slot] = last;
+        last = -1;
+    }
+    device_array<struct device_sample> rows(sent);
+    device_array<int32_t> lists(ids), drawn(before);
     device_array<struct device_sampled> outs((size_t)n);
     struct sample_in in;
     memset(&in, 0, sizeof in);
@@ -204,6 +216,7 @@ run(const struct batch_rows &batch, const std::vector<float> &logits, int vocab,
     in.rows = rows.data();
     in.ids = lists.data();
     in.outs = outs.data();
+    in.drawn = drawn.data();
     in.scratch = scratch.data();
     scratch.zero();
     struct device_info device = harness.device;
@@ -220,6 +233,14 @@ run(const struct batch_rows &batch, const std::vector<float> &logits, int vocab,
         static const float zeros[4] = { 0, 0, 0, 0 };
         EXPECT(memcmp(&left[(size_t)i * (left.size() / (size_t)n)], zeros, sizeof zeros) == 0,
                "row %d: tickets are not zero again", i);
+    }
+    const std::vector<int32_t> tokens = drawn.read();
+    for (int i = 0; i < n; i++) {
+        const struct device_sample &d = sent[(size_t)i];
+        const bool draws = d.logit_row >= 0 && d.target < 0;
+        const int32_t wanted = draws ? found[(size_t)i].token : before[(size_t)d.slot];
+        EXPECT(tokens[(size_t)d.slot] == wanted, "row %d: slot %d has token %d, want %d", i, d.slot,
+               tokens[(size_t)d.slot], wanted);
     }
     const std::vector<float> after = x.read();
     EXPECT(memcmp(after.data(), logits.data(), logits.size() * sizeof(float)) == 0,
