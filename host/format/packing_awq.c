@@ -56,17 +56,33 @@ static uint8_t gemm_at(const struct tensor *tensor, size_t line, size_t row)
     return part_word(tensor->data, line * words + row / 8) >> (4 * NIBBLE_OF[row % 8]) & 15;
 }
 
+/* Rows row .. row + 7 of one word column. */
+static void gemm_octet(const struct packed *packed, size_t row, uint8_t *to)
+{
+    const size_t n_in = (size_t)packed->form.n_in, words = (size_t)packed->codes->dims[1];
+    for (size_t i = 0; i < n_in; i++) {
+        const uint32_t word = part_word(packed->codes->data, i * words + row / 8);
+        for (size_t j = 0; j < 8; j++)
+            to[j * n_in + i] = word >> (4 * NIBBLE_OF[j]) & 15;
+    }
+}
+
 static bool gemm_codes(const struct packed *packed, int32_t row_from, int32_t n_rows, uint8_t *out,
                        struct err *err)
 {
-    enum { STRIP = 16 };
     (void)err;
     const size_t n_in = (size_t)packed->form.n_in;
-    for (int32_t strip = 0; strip < n_rows; strip += STRIP) {
-        const int32_t n = n_rows - strip < STRIP ? n_rows - strip : STRIP;
+    for (int32_t r = 0; r < n_rows;) {
+        const size_t row = (size_t)(row_from + r);
+        uint8_t *to = out + (size_t)r * n_in;
+        if (row % 8 == 0 && r + 8 <= n_rows) {
+            gemm_octet(packed, row, to);
+            r += 8;
+            continue;
+        }
         for (size_t i = 0; i < n_in; i++)
-            for (int32_t r = strip; r < strip + n; r++)
-                out[(size_t)r * n_in + i] = gemm_at(packed->codes, i, (size_t)(row_from + r));
+            to[i] = gemm_at(packed->codes, i, row);
+        r++;
     }
     return true;
 }

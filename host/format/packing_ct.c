@@ -112,7 +112,11 @@ static bool pack_codes(const struct packed *packed, int32_t row_from, int32_t n_
     for (int32_t r = 0; r < n_rows; r++) {
         const uint8_t *row = packed->codes->data + 4 * (size_t)(row_from + r) * words;
         uint8_t *to = out + (size_t)r * n_in;
-        for (size_t i = 0; i < n_in; i++) {
+        size_t i = 0;
+        if (padded == 0 && 32 % bits == 0) /* no code lies across words */
+            for (const size_t per_word = 32 / (size_t)bits; i + per_word <= n_in; i += per_word)
+                part_deal_word(part_word(row, i / per_word), bits, packed->rank, i, to);
+        for (; i < n_in; i++) {
             const size_t at =
                 padded == 0 ? i * (size_t)bits : i / padded * 32 + i % padded * (size_t)bits;
             const size_t place = packed->rank == NULL ? i : (size_t)packed->rank[i];

@@ -89,15 +89,6 @@ static bool find(struct packed *packed, const struct finder *finder, struct err 
            part_order(packed, finder, g_idx, err);
 }
 
-/* Inputs of a whole word of one column; `places` is where they go. */
-static inline void deal_word(uint32_t word, int32_t bits, const int32_t *places, size_t first,
-                             uint8_t *to)
-{
-    const uint32_t mask = (1u << bits) - 1;
-    for (size_t i = 0; i < 32 / (size_t)bits; i++, word >>= bits)
-        to[places == NULL ? first + i : (size_t)places[first + i]] = (uint8_t)(word & mask);
-}
-
 /* 2, 4 and 8 bits: no code lies across words. */
 static void strip_of_words(const struct packed *packed, const uint8_t *column, int32_t n,
                            uint8_t *to)
@@ -107,8 +98,8 @@ static void strip_of_words(const struct packed *packed, const uint8_t *column, i
     const size_t per_word = 32 / (size_t)bits;
     for (size_t i = 0; i < n_in; i += per_word)
         for (int32_t r = 0; r < n; r++)
-            deal_word(part_word(column, i / per_word * n_out + (size_t)r), bits, packed->rank, i,
-                      to + (size_t)r * n_in);
+            part_deal_word(part_word(column, i / per_word * n_out + (size_t)r), bits, packed->rank,
+                           i, to + (size_t)r * n_in);
 }
 
 static void strip_of_bits(const struct packed *packed, const uint8_t *column, int32_t n,

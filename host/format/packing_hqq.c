@@ -143,13 +143,17 @@ static bool codes(const struct packed *packed, int32_t row_from, int32_t n_rows,
     const size_t step = (size_t)packed->codes->dims[0];
     const uint32_t bits = (uint32_t)packed->form.bits, mask = (1u << bits) - 1;
     const uint32_t top = bits == 3 ? 27 : 8 - bits; /* where part 0 lies */
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n;) {                    /* a stored row at a time */
         const size_t row = (first + i) / cols, col = (first + i) % cols;
+        const size_t left = cols - col, run = left < n - i ? left : n - i;
         const size_t at = row % step * cols + col;
         const uint32_t shift = top - bits * (uint32_t)(row / step);
-        const uint32_t word =
-            bits == 3 ? part_word(packed->codes->data, at) : packed->codes->data[at];
-        out[i] = (uint8_t)(word >> shift & mask);
+        for (size_t k = 0; k < run; k++) {
+            const uint32_t word =
+                bits == 3 ? part_word(packed->codes->data, at + k) : packed->codes->data[at + k];
+            out[i + k] = (uint8_t)(word >> shift & mask);
+        }
+        i += run;
     }
     return true;
 }

@@ -63,6 +63,15 @@ static inline uint32_t part_word(const uint8_t *words, size_t index)
     const uint8_t *b = words + 4 * index;
     return (uint32_t)b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
 }
+/* The codes of a whole word, lowest first, to out[places[first + i]] (places NULL: out[first + i]).
+ */
+static inline void part_deal_word(uint32_t word, int32_t bits, const int32_t *places, size_t first,
+                                  uint8_t *out)
+{
+    const uint32_t mask = (1u << bits) - 1;
+    for (size_t i = 0; i < 32 / (size_t)bits; i++, word >>= bits)
+        out[places == NULL ? first + i : (size_t)places[first + i]] = (uint8_t)(word & mask);
+}
 /* `bits` (1..8) at bit `at` of a little-endian stream of words that are `stride` words apart. */
 static inline uint32_t part_bits(const uint8_t *words, size_t stride, size_t at, int32_t bits)
 {

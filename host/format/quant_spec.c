@@ -198,6 +198,21 @@ static bool read_awq(struct quant_spec *spec, const struct json_ref *object, str
     return quant_rules_add_list(spec, object, "modules_to_not_convert", MATCH_CONTAINS, -1, err);
 }
 
+/* AutoRound writes GPTQ's or AWQ's tensors; what it says of single layers their shapes say too. */
+static void read_auto_round(struct quant_spec *spec, const struct json_ref *object)
+{
+    const char *format = quant_text(object, "packing_format");
+    struct quant_scheme *scheme = &spec->schemes[0];
+    scheme->packing = PACKING_GPTQ;
+    if (format != NULL && strcmp(format, "auto_round:auto_awq") == 0)
+        scheme->packing = PACKING_AWQ_GEMM;
+    else if (format != NULL && strcmp(format, "auto_round:auto_gptq") != 0)
+        quant_refuse(spec,
+                     "packing_format \"%.60s\" is not supported; take the checkpoint in "
+                     "auto_round:auto_gptq or auto_round:auto_awq, or export it for llm_compressor",
+                     format);
+}
+
 static bool read_fp8(struct quant_spec *spec, const struct json_ref *object, struct err *err)
 {
     struct json_ref block, item;
@@ -300,6 +315,9 @@ static bool read_method(struct quant_spec *spec, const struct json_ref *object, 
         return read_gptq(spec, object, err);
     case QUANT_AWQ:
         return read_awq(spec, object, err);
+    case QUANT_AUTO_ROUND:
+        read_auto_round(spec, object);
+        return true;
     case QUANT_FP8:
     case QUANT_FBGEMM_FP8:
         return read_fp8(spec, object, err);
@@ -440,7 +458,6 @@ const char *packing_name(enum packing packing)
 static bool can_load(enum quant_method method)
 {
     switch (method) {
-    case QUANT_AUTO_ROUND:
     case QUANT_TORCHAO:
     case QUANT_QUANTO:
     case QUANT_AQLM:
