@@ -338,12 +338,241 @@ static void test_auto(void **state)
     say_skipped(skipped);
 }
 
+/* ---- parts of one matrix in different formats ---------------------------------------------------
+ */
+
+/* Which checkpoint each module comes from, and what its config group says. */
+static const struct {
+    const char *module, *folder, *format, *weights;
+} MIX[] = {
+    { "self_attn.q_proj", "ct_pack_w4_g32_asym", "pack-quantized",
+      "\"num_bits\":4,\"group_size\":32,\"symmetric\":false" },
+    { "self_attn.k_proj", "ct_nvfp4", "nvfp4-pack-quantized",
+      "\"num_bits\":4,\"type\":\"float\",\"group_size\":16,\"strategy\":\"tensor_group\"" },
+    { "self_attn.v_proj", "ct_fp8_block", "float-quantized",
+      "\"num_bits\":8,\"type\":\"float\",\"strategy\":\"block\",\"block_structure\":[128,128]" },
+    { "self_attn.o_proj", "ct_int8_w8a8", "int-quantized",
+      "\"num_bits\":8,\"strategy\":\"channel\"" },
+    { "mlp.gate_proj", "ct_int8_w8a8", "int-quantized", "\"num_bits\":8,\"strategy\":\"channel\"" },
+    { "mlp.up_proj", "ct_pack_w4_g32_actorder", "pack-quantized",
+      "\"num_bits\":4,\"group_size\":32" },
+    { "mlp.down_proj", "ct_mxfp4a16", "mxfp4-pack-quantized",
+      "\"num_bits\":4,\"type\":\"float\",\"group_size\":32" },
+};
+enum { N_MIX = sizeof MIX / sizeof *MIX, FILE_MAX = 4 << 20 };
+
+/* A .safetensors file in the making: header text, then data. */
+struct writer {
+    char header[16384];
+    size_t header_used, used;
+    uint8_t *data; /* [FILE_MAX] */
+};
+static void put_tensor(struct writer *w, const char *name, const char *dtype, const int64_t *dims,
+                       int32_t n_dims, const void *data, size_t bytes)
+{
+    char shape[64] = "";
+    for (int32_t i = 0; i < n_dims; i++)
+        snprintf(shape + strlen(shape), sizeof shape - strlen(shape), i ? ",%lld" : "%lld",
+                 (long long)dims[i]);
+    assert_true(w->used + bytes <= FILE_MAX);
+    memcpy(w->data + w->used, data, bytes);
+    w->header_used +=
+        (size_t)snprintf(w->header + w->header_used, sizeof w->header - w->header_used,
+                         "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                         w->header_used ? "," : "{", name, dtype, shape, w->used, w->used + bytes);
+    w->used += bytes;
+    assert_true(w->header_used < sizeof w->header - 16);
+}
+static void put_copy(struct writer *w, const struct tensor *t)
+{
+    static const char *const names[DTYPE_COUNT] = {
+        [DTYPE_F32] = "F32", [DTYPE_F16] = "F16", [DTYPE_BF16] = "BF16", [DTYPE_I64] = "I64",
+        [DTYPE_I32] = "I32", [DTYPE_I8] = "I8",   [DTYPE_U8] = "U8",     [DTYPE_F8_E4M3] = "F8_E4M3"
+    };
+    assert_non_null(names[t->dtype]);
+    put_tensor(w, t->name, names[t->dtype], t->dims, t->n_dims, t->data, t->bytes);
+}
+/* The whole file; free() it. */
+static uint8_t *finish_file(struct writer *w, size_t *size)
+{
+    w->header[w->header_used++] = '}';
+    while (w->header_used % 8 != 0)
+        w->header[w->header_used++] = ' ';
+    const uint64_t length = w->header_used;
+    *size = 8 + w->header_used + w->used;
+    uint8_t *file = malloc(*size);
+    assert_non_null(file);
+    memcpy(file, &length, 8);
+    memcpy(file + 8, w->header, w->header_used);
+    memcpy(file + 8 + w->header_used, w->data, w->used);
+    free(w->data);
+    return file;
+}
+
+static const char *mix_config(char *text, size_t size)
+{
+    size_t n = (size_t)snprintf(text, size,
+                                "\"quantization_config\":{\"quant_method\":"
+                                "\"compressed-tensors\",\"format\":\"mixed-precision\","
+                                "\"config_groups\":{\"head\":{\"targets\":[\"lm_head\"],"
+                                "\"format\":\"int-quantized\",\"weights\":{"
+                                "\"num_bits\":8,\"strategy\":\"channel\"}}");
+    for (int32_t k = 0; k < N_MIX; k++)
+        n += (size_t)snprintf(text + n, size - n,
+                              ",\"g%d\":{\"targets\":[\"re:.*%s\"],\"format\":\"%s\",\"weights\":{"
+                              "%s}}",
+                              k, MIX[k].module, MIX[k].format, MIX[k].weights);
+    assert_true(n + 3 < size);
+    return strcat(text, "}}");
+}
+
+/* A quantized head: the first rows of int8 gate_proj. */
+static void put_head(struct writer *mixed, const struct tensor_dir *dir, const float *w)
+{
+    enum { VOCAB = 192, N_IN = 128 };
+    static const int64_t shape[2] = { VOCAB, N_IN }, scales_shape[2] = { VOCAB, 1 };
+    const struct tensor *codes = tensor_dir_find(dir, "model.layers.0.mlp.gate_proj.weight");
+    const struct tensor *scales = tensor_dir_find(dir, "model.layers.0.mlp.gate_proj.weight_scale");
+    assert_true(codes != NULL && scales != NULL && codes->dims[0] >= VOCAB);
+    if (w != NULL) {
+        put_tensor(mixed, "lm_head.weight", "F32", shape, 2, w, VOCAB * N_IN * sizeof *w);
+        return;
+    }
+    put_tensor(mixed, "lm_head.weight", "I8", shape, 2, codes->data, VOCAB * N_IN);
+    put_tensor(mixed, "lm_head.weight_scale", "BF16", scales_shape, 2, scales->data, VOCAB * 2);
+}
+
+/* The mix, and the same weights as plain floats. */
+static void write_mix(struct writer *mixed, struct writer *plain, const char *config)
+{
+    for (int32_t k = 0; k < N_MIX; k++) {
+        struct hf_folder folder;
+        struct quant_spec spec;
+        struct packed packed;
+        struct matrix m;
+        struct err err;
+        struct cJSON *tree = NULL;
+        char module[96], name[112], text[4200];
+        snprintf(text, sizeof text, "{%s}", config);
+        assert_ok(json_parse(text, strlen(text), &JSON_FILE_LIMITS, ERR_FORMAT, &tree, &err), &err);
+        const struct json_ref root = json_root(tree);
+        assert_ok(quant_spec_read(&spec, &root, &err), &err);
+        json_free(tree);
+        assert_ok(hf_folder_open(&folder, oracle_path("quantized/%s", MIX[k].folder), &err), &err);
+        snprintf(module, sizeof module, "model.layers.0.%s", MIX[k].module);
+        for (int32_t i = 0; i < folder.tensors.n_tensors; i++) {
+            const struct tensor *t = &folder.tensors.tensors[i];
+            if (strncmp(t->name, module, strlen(module)) == 0)
+                put_copy(mixed, t);
+            if (k == 0 && strstr(t->name, "_proj") == NULL) { /* norms and the table */
+                put_copy(mixed, t);
+                put_copy(plain, t);
+            }
+        }
+        const int64_t dims[2] = { strstr(module, "k_proj") || strstr(module, "v_proj") ? 64
+                                  : strstr(module, "gate") || strstr(module, "up")     ? 256
+                                                                                       : 128,
+                                  strstr(module, "down") ? 256 : 128 };
+        assert_ok(packed_find(&packed, &folder.tensors, &spec, module, (int32_t)dims[0],
+                              (int32_t)dims[1], &err),
+                  &err);
+        assert_true(packed.packing != PACKING_NONE);
+        assert_ok(matrix_init_form(&m, &packed.form, &err), &err);
+        assert_ok(packed_rows(&packed, 0, m.n_out, &m, 0, &err), &err);
+        float *w = malloc((size_t)(dims[0] * dims[1]) * sizeof *w);
+        assert_non_null(w);
+        for (int32_t r = 0; r < m.n_out; r++)
+            matrix_dequantize_row(&m, r, w + (size_t)r * (size_t)m.n_in);
+        snprintf(name, sizeof name, "%s.weight", module);
+        put_tensor(plain, name, "F32", dims, 2, w, (size_t)(dims[0] * dims[1]) * sizeof *w);
+        if (strstr(module, "gate_proj")) {
+            put_head(mixed, &folder.tensors, NULL);
+            put_head(plain, &folder.tensors, w);
+        }
+        free(w);
+        matrix_clear(&m);
+        packed_clear(&packed);
+        quant_spec_clear(&spec);
+        hf_folder_close(&folder);
+    }
+}
+
+static void mix_logits(const char *config, const uint8_t *weights, size_t size, bool exact,
+                       float *logits, int32_t *vocab)
+{
+    enum { N = 40 };
+    struct model_run run = { 0 };
+    struct err err;
+    int32_t tokens[N];
+    const struct hf_file files[2] = { { "config.json", config, strlen(config) },
+                                      { "model.safetensors", weights, size } };
+    const struct cpu_options cpu = { .n_threads = 2, .exact = exact };
+    const struct model_options options = { .rows_max = N,
+                                           .logit_rows_max = N,
+                                           .kv_dtype = DTYPE_F32 };
+    const int32_t n_pages[KV_GROUPS_MAX] = { 8, 8, 8, 8 };
+    assert_ok(hf_folder_open_memory(&run.folder, "mix", files, 2, &err), &err);
+    assert_ok(cpu_backend_open(&run.be, &cpu, &err), &err);
+    assert_ok(model_open(&run.model, &run.folder, NULL, run.be, &options, &err), &err);
+    run.kv = run.model.kv_shape;
+    assert_ok(kv_cache_reserve(&run.kv, run.be, n_pages, &err), &err);
+    assert_ok(batch_single_init(&run.single, N, N, run.kv.n_groups, &err), &err);
+    *vocab = run.model.vocab;
+    for (int32_t i = 0; i < N; i++)
+        tokens[i] = (i * 37 + 5) % *vocab;
+    model_run_logits(&run, tokens, N, N, logits, NULL, NULL);
+    model_run_close(&run);
+}
+
+/* q, k and v, gate and up in formats, bits, groups and orders of their own; a quantized head. */
+static void test_mixed_parts(void **state)
+{
+    (void)state;
+    static float mixed_logits[40 * 512], plain_logits[40 * 512], auto_logits[40 * 512];
+    static struct writer mixed, plain;
+    char quant[4096], base[8192], config[8192];
+    struct err err;
+    char *text;
+    size_t length, sizes[2];
+    int32_t vocab;
+    mixed.data = malloc(FILE_MAX);
+    plain.data = malloc(FILE_MAX);
+    assert_true(mixed.data != NULL && plain.data != NULL);
+    mix_config(quant, sizeof quant);
+    write_mix(&mixed, &plain, quant);
+    uint8_t *mixed_file = finish_file(&mixed, &sizes[0]);
+    uint8_t *plain_file = finish_file(&plain, &sizes[1]);
+    /* the config of one of them, with another key in place of its quantization */
+    assert_ok(file_read(oracle_path("quantized/ct_pack_w4_g32_asym/config.json"), sizeof base,
+                        &text, &length, &err),
+              &err);
+    snprintf(base, sizeof base, "%s", text);
+    free(text);
+    char *key = strstr(base, "\"quantization_config\"");
+    assert_non_null(key);
+    char *tied = strstr(base, "\"tie_word_embeddings\": true");
+    assert_non_null(tied);
+    memcpy(tied, "\"tie_word_embeddings\":false", 27);
+    memcpy(key, "\"unread_config______\"", 21);
+    mix_logits(base, plain_file, sizes[1], true, plain_logits, &vocab);
+    snprintf(config, sizeof config, "{%s,%s", quant, strchr(base, '{') + 1);
+    mix_logits(config, mixed_file, sizes[0], true, mixed_logits, &vocab);
+    const double found = nmse(mixed_logits, plain_logits, (int64_t)40 * vocab);
+    mix_logits(config, mixed_file, sizes[0], false, auto_logits, &vocab);
+    const double found_auto = nmse(auto_logits, plain_logits, (int64_t)40 * vocab);
+    print_message("mixed parts: NMSE %.2g, with int8 activations %.2g\n", found, found_auto);
+    assert_true(found <= NMSE_MAX && found_auto < 5e-2);
+    free(mixed_file);
+    free(plain_file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights),
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_auto),
+        cmocka_unit_test(test_mixed_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
