@@ -131,10 +131,6 @@ static bool cuda_prepare(struct backend *be, const struct backend_limits *limits
                        "cuda: attention with %d heads over %d KV heads of %d features is not "
                        "supported; try --device cpu",
                        l->n_heads, l->n_kv_heads, l->head_dim);
-    if (l->rope_variants > 1)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "cuda: rope that depends on the sequence's length (longrope) is not "
-                       "supported; try --device cpu");
     const size_t rows = (size_t)(l->rows_max > l->logit_rows_max ? l->rows_max : l->logit_rows_max);
     const size_t cols = (size_t)f64_pad(l->cols_max, F64_UNIT_COLS);
     const size_t items = (size_t)step_decode_items(cuda, step_decode_rows(cuda));

@@ -73,7 +73,8 @@ struct qkv_out {
     const int32_t *row_seq;   /* [rows] */
     const int32_t *pages;     /* [n_seqs][pages_stride] */
     int32_t pages_stride;
-    const float *inv_freq; /* [rotary_dim / 2], or NULL: no rotation */
+    const float *inv_freq;       /* [variants][rotary_dim / 2], or NULL: no rotation */
+    const int32_t *rope_variant; /* [rows] (kv_store alone), or NULL: there is one */
     int32_t rotary_dim;
     float rope_scale;
     bool interleaved;

@@ -150,8 +150,10 @@ KERNEL(THREADS, 1) kv_store_kernel(const __grid_constant__ struct kv_args a)
     const int position = o.positions[row];
     const bool rotates = o.inv_freq != NULL && position >= 0;
     if (rotates && first < n_rotated) {
+        const float *inv_freq =
+            o.inv_freq + (o.rope_variant != NULL ? o.rope_variant[row] * half : 0);
         for (int i = (int)threadIdx.x; i < half; i += THREADS)
-            rotations[i] = rotation_of(position, o.inv_freq[i], o.rope_scale);
+            rotations[i] = rotation_of(position, inv_freq[i], o.rope_scale);
     }
     block_sync();
     const int head = first + warp_id();

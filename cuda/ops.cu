@@ -292,6 +292,8 @@ static void qkv_of(const struct cuda *cuda, const struct linear_op *op, struct q
     out->pages_stride = cuda->step.pages_stride[g];
     if (rope != NULL) {
         out->inv_freq = rope->inv_freq;
+        if (rope->n_variants > 1)
+            out->rope_variant = step_ints(cuda, cuda->step.variants_at);
         out->rotary_dim = rope->rotary_dim;
         out->rope_scale = rope->scale;
         out->interleaved = rope->interleaved;
@@ -316,6 +318,8 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
     if (op->epilogue == EPILOGUE_ACT || (op->epilogue == EPILOGUE_GATE && op->w->n_parts != 2))
         return false;
     if (op->store != NULL && op->store->q_norm != NULL && !norms_heads(op->store))
+        return false;
+    if (op->store != NULL && op->store->rope != NULL && op->store->rope->n_variants > 1)
         return false;
     g.rows = rows;
     g.x = op->x.data;

@@ -47,8 +47,8 @@ extern const char *const path_names[PATHS + 1]; /* ops.cu */
 struct step_buffers {
     uint8_t *device, *host;
     size_t bytes;
-    size_t tokens_at, positions_at, row_seq_at, logit_rows_at;  /* int32 */
-    size_t decode_at[KV_GROUPS_MAX], prefill_at[KV_GROUPS_MAX]; /* struct attend_item */
+    size_t tokens_at, positions_at, row_seq_at, variants_at, logit_rows_at; /* int32 */
+    size_t decode_at[KV_GROUPS_MAX], prefill_at[KV_GROUPS_MAX];             /* struct attend_item */
     int32_t decode_max, prefill_max;
     struct batch_seq *rows_alone; /* --invariant: [rows_max] */
     uint64_t serial;              /* of the batch that is there; 0: none */

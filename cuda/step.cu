@@ -43,6 +43,7 @@ bool step_reserve(struct cuda *cuda, struct err *err)
     s->tokens_at = place(&at, (size_t)l->rows_max * sizeof(int32_t));
     s->positions_at = place(&at, (size_t)l->rows_max * sizeof(int32_t));
     s->row_seq_at = place(&at, (size_t)l->rows_max * sizeof(int32_t));
+    s->variants_at = place(&at, (size_t)l->rows_max * sizeof(int32_t));
     s->logit_rows_at = place(&at, (size_t)l->logit_rows_max * sizeof(int32_t));
     for (int32_t g = 0; g < l->n_kv_groups; g++) {
         s->decode_at[g] = place(&at, (size_t)s->decode_max * sizeof(struct attend_item));
@@ -112,10 +113,15 @@ static void fill_rows(struct cuda *cuda, const struct batch *batch, int32_t rows
     int32_t *tokens = (int32_t *)(void *)(s->host + s->tokens_at);
     int32_t *positions = (int32_t *)(void *)(s->host + s->positions_at);
     int32_t *row_seq = (int32_t *)(void *)(s->host + s->row_seq_at);
+    int32_t *variants = (int32_t *)(void *)(s->host + s->variants_at);
     int32_t *logit_rows = (int32_t *)(void *)(s->host + s->logit_rows_at);
     const size_t bytes = (size_t)batch->n_rows * sizeof(int32_t);
     for (int32_t r = 0; r < batch->n_rows; r++) {
-        const int32_t slot = batch->seqs[batch->row_seq[r]].slot;
+        const struct batch_seq *seq = &batch->seqs[batch->row_seq[r]];
+        const int32_t slot = seq->slot;
+        CHECK(seq->rope_variant >= 0 &&
+              (seq->rope_variant < cuda->limits.rope_variants || seq->rope_variant == 0));
+        variants[r] = seq->rope_variant;
         tokens[r] = batch->tokens[r];
         if (tokens[r] != BATCH_TOKEN_IN_FLIGHT)
             continue;
@@ -126,7 +132,7 @@ static void fill_rows(struct cuda *cuda, const struct batch *batch, int32_t rows
     memcpy(row_seq, batch->row_seq, bytes);
     for (int32_t r = batch->n_rows; r < rows; r++) {
         tokens[r] = positions[r] = -1;
-        row_seq[r] = 0;
+        row_seq[r] = variants[r] = 0;
     }
     const int32_t logits = cuda->bucket_logits > 0 ? cuda->bucket_logits : batch->n_logit_rows;
     s->identity_logits = logits == rows;

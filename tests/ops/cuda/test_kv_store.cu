@@ -10,6 +10,7 @@ struct shape {
     bool interleaved, norms;
     float rope_scale;
     enum dtype kv;
+    bool variants; /* sequence 1 has other frequencies */
 };
 enum { SEQS = 3, PAGES = 12, PAGES_STRIDE = 5 };
 static const float EPSILON = 1e-6f;
@@ -24,7 +25,7 @@ enum { ROWS = sizeof rows / sizeof rows[0] };
 
 struct inputs {
     std::vector<float> product, inv_freq, q_gain, k_gain;
-    std::vector<int32_t> positions, row_seq, pages;
+    std::vector<int32_t> positions, row_seq, variants, pages;
     int stride;
 };
 static struct inputs make_inputs(const struct shape &s, int position_add, int pages_stride)
@@ -37,11 +38,14 @@ static struct inputs make_inputs(const struct shape &s, int position_add, int pa
     for (int r = 0; r < ROWS; r++) {
         in.positions.push_back(rows[r].position < 0 ? -1 : rows[r].position + position_add);
         in.row_seq.push_back(rows[r].seq);
+        in.variants.push_back(s.variants && rows[r].seq == 1);
         if (rows[r].position < 0) /* what padding holds must not matter */
             in.product[(size_t)(r * in.stride)] = NAN;
     }
     for (int i = 0; i < s.rotary / 2; i++)
         in.inv_freq.push_back((float)pow(10000.0, -2.0 * i / s.rotary));
+    for (int i = 0; s.variants && i < s.rotary / 2; i++)
+        in.inv_freq.push_back(in.inv_freq[(size_t)i] / (float)(i + 2));
     for (int i = 0; i < s.dim; i++) {
         in.q_gain.push_back(1.0f + random.uniform());
         in.k_gain.push_back(1.0f + random.uniform());
@@ -71,7 +75,8 @@ static std::vector<double> head_of(const struct shape &s, const struct inputs &i
     for (int i = 0; i < s.dim && s.norms; i++)
         v[(size_t)i] *= (double)gain[(size_t)i] / sqrt(sum / s.dim + (double)EPSILON);
     for (int i = 0; i < s.rotary / 2; i++) {
-        const float angle = (float)in.positions[(size_t)r] * in.inv_freq[(size_t)i];
+        const int at = in.variants[(size_t)r] * (s.rotary / 2) + i;
+        const float angle = (float)in.positions[(size_t)r] * in.inv_freq[(size_t)at];
         const double c = cos((double)angle) * (double)s.rope_scale,
                      sn = sin((double)angle) * (double)s.rope_scale;
         const size_t low = (size_t)(s.interleaved ? 2 * i : i);
@@ -168,7 +173,8 @@ static void test(const struct shape &s, int position_add)
     const size_t page = 2 * (size_t)s.n_kv_heads * block;
     device_array<float> product(in.product), inv_freq(in.inv_freq), q_gain(in.q_gain),
         k_gain(in.k_gain);
-    device_array<int32_t> positions(in.positions), row_seq(in.row_seq), pages(in.pages);
+    device_array<int32_t> positions(in.positions), row_seq(in.row_seq), variants(in.variants),
+        pages(in.pages);
     device_array<uint16_t> q((size_t)(ROWS * q_stride));
     device_array<uint8_t> memory(PAGES * page);
     struct qkv_out out;
@@ -187,6 +193,7 @@ static void test(const struct shape &s, int position_add)
     out.pages = pages.data();
     out.pages_stride = pages_stride;
     out.inv_freq = s.rotary > 0 ? inv_freq.data() : NULL;
+    out.rope_variant = s.variants ? variants.data() : NULL;
     out.rotary_dim = s.rotary;
     out.rope_scale = s.rope_scale;
     out.interleaved = s.interleaved;
@@ -236,19 +243,22 @@ int main(int argc, char **argv)
 {
     harness_init(argc, argv);
     static const struct shape shapes[] = {
-        { "plain", 4, 2, 64, 0, false, false, 1.0f, DTYPE_BF16 },
-        { "rotated", 4, 2, 64, 64, false, false, 1.0f, DTYPE_BF16 },
-        { "normed and rotated", 6, 2, 128, 128, false, true, 1.0f, DTYPE_F16 },
-        { "partly rotated, scaled", 3, 3, 80, 20, false, false, 1.3f, DTYPE_BF16 },
-        { "interleaved", 5, 1, 96, 64, true, false, 1.0f, DTYPE_F16 },
-        { "interleaved, normed", 2, 1, 64, 64, true, true, 0.7f, DTYPE_BF16 },
-        { "norm alone", 7, 7, 40, 0, false, true, 1.0f, DTYPE_BF16 },
-        { "odd heads", 3, 1, 33, 10, false, true, 1.0f, DTYPE_F16 },
-        { "wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_BF16 },
-        { "int8", 4, 2, 128, 128, false, false, 1.0f, DTYPE_I8 },
-        { "int8, normed, interleaved", 6, 2, 80, 40, true, true, 1.2f, DTYPE_I8 },
-        { "int8, odd heads", 3, 3, 33, 10, false, true, 1.0f, DTYPE_I8 },
-        { "int8, wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_I8 },
+        { "plain", 4, 2, 64, 0, false, false, 1.0f, DTYPE_BF16, false },
+        { "rotated", 4, 2, 64, 64, false, false, 1.0f, DTYPE_BF16, false },
+        { "normed and rotated", 6, 2, 128, 128, false, true, 1.0f, DTYPE_F16, false },
+        { "partly rotated, scaled", 3, 3, 80, 20, false, false, 1.3f, DTYPE_BF16, false },
+        { "interleaved", 5, 1, 96, 64, true, false, 1.0f, DTYPE_F16, false },
+        { "interleaved, normed", 2, 1, 64, 64, true, true, 0.7f, DTYPE_BF16, false },
+        { "norm alone", 7, 7, 40, 0, false, true, 1.0f, DTYPE_BF16, false },
+        { "odd heads", 3, 1, 33, 10, false, true, 1.0f, DTYPE_F16, false },
+        { "two variants", 4, 2, 64, 64, false, false, 1.2f, DTYPE_BF16, true },
+        { "two variants, in part, interleaved", 3, 1, 96, 64, true, true, 1.0f, DTYPE_F16, true },
+        { "two variants in int8", 3, 1, 96, 64, true, true, 1.0f, DTYPE_I8, true },
+        { "wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_BF16, false },
+        { "int8", 4, 2, 128, 128, false, false, 1.0f, DTYPE_I8, false },
+        { "int8, normed, interleaved", 6, 2, 80, 40, true, true, 1.2f, DTYPE_I8, false },
+        { "int8, odd heads", 3, 3, 33, 10, false, true, 1.0f, DTYPE_I8, false },
+        { "int8, wide heads", 2, 1, 512, 512, false, true, 1.0f, DTYPE_I8, false },
     };
     for (const struct shape &s : shapes)
         for (int far : { 0, 1 << 10, 1 << 20 })
