@@ -6,6 +6,7 @@
  * Shared machines change speed from second to second: so the limit and the case are measured in
  * turn, the share is that of one turn, and medians over all rounds are shown. Calls model_forward
  * with batches made by hand; no engine, no tokenizer. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,7 @@ struct bench {
     bool own_pool;
     int32_t pages_per_seq, rows_max;
     double weight_bytes, head_weights, body_weights; /* read by a step; n_out * n_in */
+    double expert_bytes, expert_share;               /* of all experts; that a row reads */
     struct bench_case cases[CASES_MAX];
     int32_t n_cases;
     /* the batch in hand */
@@ -114,13 +116,19 @@ static bool count_weights(struct bench *b, struct err *err)
     const struct model_slot *embed = NULL, *head = NULL;
     for (int32_t i = 0; i < n && i < SLOTS_MAX; i++) {
         const struct model_slot *slot = &slots[i];
-        double weights = (double)slot->n_out * (double)slot->n_in;
+        const double share = (double)slot->n_chosen / slot->n_experts;
+        double weights = (double)slot->n_out * (double)slot->n_in * share;
         if (strstr(slot->name, "embed") != NULL) {
             embed = slot;
         } else if (strstr(slot->name, "head") != NULL) {
             head = slot;
         } else {
-            b->weight_bytes += (double)slot->bytes;
+            if (slot->n_experts > 1) {
+                b->expert_bytes += (double)slot->bytes;
+                b->expert_share = share;
+            } else {
+                b->weight_bytes += (double)slot->bytes;
+            }
             if (slot->n_out > 1 && slot->n_in > 1) /* norms are read, not multiplied */
                 b->body_weights += weights;
         }
@@ -132,6 +140,13 @@ static bool count_weights(struct bench *b, struct err *err)
     }
     free(slots);
     return b->body_weights > 0 || err_set(err, ERR_UNSUPPORTED, "the model has no linear layer");
+}
+
+/* Weights that a step of `rows` reads: of the experts those that some row has chosen, taken as
+ * equally likely. */
+static double step_bytes(const struct bench *b, double rows)
+{
+    return b->weight_bytes + b->expert_bytes * (1 - pow(1 - b->expert_share, rows));
 }
 
 static double kv_bytes(const struct bench *b, int32_t n_tokens)
@@ -155,8 +170,8 @@ static bool add_cases(struct bench *b, bool prefill, const struct option_ints *l
         *c = (struct bench_case){
             .prefill = prefill,
             .n = list->items[i],
-            .bytes = b->weight_bytes + (prefill ? kv_bytes(b, list->items[i])
-                                                : rows * kv_bytes(b, b->options->depth + 1)),
+            .bytes = step_bytes(b, rows) + (prefill ? kv_bytes(b, list->items[i])
+                                                    : rows * kv_bytes(b, b->options->depth + 1)),
             .ops = 2 * (b->body_weights * rows + b->head_weights * logit_rows),
         };
         c->seconds = calloc(4 * rounds, sizeof *c->seconds);
@@ -328,7 +343,7 @@ static void print_lines(struct buf *out, struct bench *b)
     int32_t rounds = o->rounds;
     char text[32];
     buf_printf(out, "%s on %s; %s of weights a step; medians of %d rounds\n", b->loaded.name,
-               b->loaded.be->name, memory_text(b->weight_bytes, text, sizeof text), (int)rounds);
+               b->loaded.be->name, memory_text(step_bytes(b, 1), text, sizeof text), (int)rounds);
     for (int32_t i = 0; i < b->n_cases; i++) {
         struct bench_case *c = &b->cases[i];
         double seconds = median(c->seconds, rounds), rate = median(c->rates, rounds);
@@ -359,7 +374,7 @@ static void print_json(struct buf *out, struct bench *b)
     buf_printf(out,
                ",\"parameters\":%lld,\"step_weight_bytes\":%.0f,\"rounds\":%d,\"depth\":%d,"
                "\"cases\":[",
-               (long long)b->loaded.model.n_parameters, b->weight_bytes, (int)rounds,
+               (long long)b->loaded.model.n_parameters, step_bytes(b, 1), (int)rounds,
                (int)o->depth);
     for (int32_t i = 0; i < b->n_cases; i++) {
         struct bench_case *c = &b->cases[i];

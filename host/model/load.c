@@ -102,19 +102,32 @@ static int32_t bits_wanted(const struct plan *plan, enum matrix_slot slot)
     return options->weights == WEIGHTS_INT8 ? 8 : 4;
 }
 
-/* Experts behind the first add to its line. */
+/* "...experts.0.up_proj" stands for all of them. */
+static void name_all_experts(char *name)
+{
+    char *index = strstr(name, "experts.0.");
+    if (index != NULL)
+        index[strlen("experts.")] = '*';
+}
+/* Experts behind the first add to its line; expert -1: a matrix that is none. */
 static void add_slot(struct plan *plan, const char *name, int32_t expert, enum dtype stored,
                      const struct item *item)
 {
     struct model_state *state = plan->model->state;
+    const struct config_experts *experts = &plan->model->config.experts;
     const struct layout_shape *shape = &item->part->shape;
     if (expert > 0) {
         state->slots[state->n_slots - 1].bytes += item->bytes;
+        state->slots[state->n_slots - 1].n_out += shape->n_out;
         return;
     }
     struct model_slot *slot = &state->slots[state->n_slots++];
     *slot = (struct model_slot){ .n_out = shape->n_out, .n_in = shape->n_in, .bytes = item->bytes };
+    slot->n_experts = expert == 0 ? experts->n : 1;
+    slot->n_chosen = expert == 0 ? experts->n_chosen : 1;
     snprintf(slot->name, sizeof slot->name, "%s", name);
+    if (expert == 0)
+        name_all_experts(slot->name);
     const int32_t block = dtype_block(stored);
     if (plan->tensors == NULL)
         snprintf(slot->stored, sizeof slot->stored, "random");
@@ -336,6 +349,8 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
     if (!find_matrix(plan, row, stored_name, l, expert, n_out, n_in, &map, &packed, &view, &tensor,
                      err))
         return false;
+    if (!name_is_expert(row))
+        expert = -1;
     if (packed != NULL) {
         const int32_t n_items = plan->n_items;
         const bool ok = add_packed(plan, name, expert, packed, &map, n_out, part, err);

@@ -109,11 +109,12 @@ MUST_USE bool kv_cache_reserve(struct kv_cache *kv, struct backend *be, const in
 /* What `inspect` prints. One line per tensor slot: name, layout, bits, group, bytes. */
 struct model_slot {
     char name[96];
-    char stored[32];   /* "bf16", "f16" */
-    char resident[32]; /* "bf16 rows (mapped)", "W4_C16 group 128" */
-    int32_t n_out, n_in;
-    int32_t bits, group; /* 0: unquantized */
-    bool order;          /* in activation order */
+    char stored[32];             /* "bf16", "f16" */
+    char resident[32];           /* "bf16 rows (mapped)", "W4_C16 group 128" */
+    int32_t n_out, n_in;         /* of all experts together */
+    int32_t n_experts, n_chosen; /* how many, and of a row; 1 for what is no expert */
+    int32_t bits, group;         /* 0: unquantized */
+    bool order;                  /* in activation order */
     size_t bytes;
 };
 int32_t model_slots(const struct model *model, struct model_slot *slots, int32_t n_max);

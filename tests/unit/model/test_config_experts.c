@@ -9,6 +9,7 @@
 #define MIXTRAL "\"architectures\":[\"MixtralForCausalLM\"],\"model_type\":\"mixtral\"," COMMON
 #define QWEN2   "\"architectures\":[\"Qwen2MoeForCausalLM\"],\"model_type\":\"qwen2_moe\"," COMMON
 #define QWEN3   "\"architectures\":[\"Qwen3MoeForCausalLM\"],\"model_type\":\"qwen3_moe\"," COMMON
+#define GPT_OSS "\"architectures\":[\"GptOssForCausalLM\"],\"model_type\":\"gpt_oss\"," COMMON
 
 static struct config config;
 static bool read_text(const char *members, struct err *err)
@@ -43,6 +44,8 @@ static void test_fields(void **state)
           "xxxx", 16, 8, 768, 0, ROUTE_SOFTMAX },
         { "experts in every other layer", QWEN3 ",\"decoder_sparse_step\":2", ".x.x", 128, 8, 768,
           0, ROUTE_SOFTMAX },
+        { "gpt-oss", GPT_OSS ",\"num_local_experts\":32,\"num_experts_per_tok\":4", "xxxx", 32, 4,
+          192, 0, ROUTE_SOFTMAX_CHOSEN },
         { "an MLP by name", QWEN3 ",\"mlp_only_layers\":[0,3,77]", ".xx.", 128, 8, 768, 0,
           ROUTE_SOFTMAX },
     };
@@ -58,8 +61,12 @@ static void test_fields(void **state)
         for (int32_t l = 0; l < 4; l++)
             if (config.layers[l].experts != (rows[i].layers[l] == 'x'))
                 fail_msg("%s: layer %d", rows[i].sentence, l);
-        assert_int_equal(e->gate, GATE_SILU);
-        assert_false(e->bias);
+        const bool gpt_oss = config.sinks;
+        assert_int_equal(gpt_oss, strstr(rows[i].members, "gpt_oss") != NULL);
+        assert_int_equal(e->gate, gpt_oss ? GATE_SWIGLU_CLAMPED : GATE_SILU);
+        assert_int_equal(e->bias, gpt_oss);
+        assert_int_equal(e->transposed, gpt_oss);
+        assert_true(!gpt_oss || e->gate_limit == 7.0f);
     }
     struct err err;
     assert_ok(read_text("\"model_type\":\"llama\",\"num_experts\":4," COMMON, &err), &err);
@@ -92,6 +99,9 @@ static void test_refused(void **state)
           "decoder_sparse_step" },
         { "layers are not a list", QWEN3 ",\"mlp_only_layers\":3", ERR_FORMAT,
           "mlp_only_layers must be a list" },
+        { "another slope of the clamped gate", GPT_OSS ",\"swiglu_alpha\":1.5", ERR_UNSUPPORTED,
+          "swiglu_alpha 1.5; supported: 1.702" },
+        { "a negative limit", GPT_OSS ",\"swiglu_limit\":-1", ERR_FORMAT, "swiglu_limit" },
         { "a layer below 0", QWEN3 ",\"mlp_only_layers\":[1,-1]", ERR_FORMAT,
           "mlp_only_layers[1]" },
     };
