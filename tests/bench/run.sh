@@ -11,6 +11,7 @@ run() { # name, command...
 run python3 tests/bench/bench_server.py
 run python3 tests/bench/bench_stall.py
 run build/release/tests/bench_linear
+run build/release/tests/bench_formats
 run build/release/tests/bench_attend
 build/venv/bin/python -c 'import tokenizers' 2>/dev/null || build/venv/bin/pip install -q tokenizers
 run build/venv/bin/python tests/bench/bench_tokenizer.py build/release/tests/bench_tokenizer \

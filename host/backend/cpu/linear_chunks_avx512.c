@@ -3,17 +3,17 @@
  *
  * Chosen by linear.c; compiled with AVX-512 flags, so nothing here may run before the CPUID check.
  *
- * Whatever the number of rows, a chunk of up to four tiles is unpacked to bytes in scratch (8 KB,
- * stays in L1) and multiplied from there, up to 24 int32 sums in registers. One row spends 30
- * cycles on 512 weights that way, and waits for memory 60 (4.5 bits, 17 GB/s a core, 3.7 GHz). */
+ * Few rows stream (linear_chunks_avx512.h). For more, a chunk of up to four tiles is unpacked to
+ * bytes in scratch (8 KB, stays in L1) and multiplied from there, up to 24 int32 sums in registers.
+ */
 #include <assert.h>
 #include <stdbool.h>
 #include <string.h>
-#include "host/backend/cpu/linear_avx512.h"
+#include "host/backend/cpu/linear_chunks_avx512.h"
 
 enum {
-    BLOCK_X = 6, /* 4 x 6 sums, 4 weights and a broadcast: 29 of 32 registers */
-    UNIT_LINES = LAYOUT_UNIT / 4,
+    STREAM_ROWS = 8, /* from 9 on unpacking once wins (bench_formats, Zen 4) */
+    BLOCK_X = 6,     /* 4 x 6 sums, 4 weights and a broadcast: 29 of 32 registers */
     TILE_PARAMS = LAYOUT_SUBS_MAX * 2 * LINEAR_TILE_ROWS, /* floats */
 };
 static_assert(LINEAR_BLOCK_TILES * UNPACKED_BYTES +
@@ -25,61 +25,14 @@ static_assert(LINEAR_BLOCK_TILES * UNPACKED_BYTES +
 /* ---- codes to bytes ---------------------------------------------------------------------------
  */
 
-/* Compilers differ in whether the count of a shift is signed. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wsign-conversion"
 /* Eight operands of one unit. */
 INLINE void unit_operands(const uint8_t *unit, int bits, __m512i out[UNIT_LINES])
 {
-    const __m512i low = _mm512_set1_epi8(15), two = _mm512_set1_epi8(3);
-    if (bits == 8) {
-        UNROLL
-        for (int k = 0; k < UNIT_LINES; k++)
-            out[k] = _mm512_load_si512(unit + k * LINE);
-        return;
-    }
-    if (bits <= 3) {
-        UNROLL
-        for (int k = 0; k < UNIT_LINES; k++) {
-            const __m512i line = _mm512_load_si512(unit + k / 4 * LINE);
-            out[k] = _mm512_and_si512(_mm512_srli_epi16(line, 2 * (k % 4)), two);
-        }
-    } else {
-        UNROLL
-        for (int k = 0; k < UNIT_LINES; k++) {
-            const __m512i line = _mm512_load_si512(unit + k / 2 * LINE);
-            out[k] = _mm512_and_si512(_mm512_srli_epi16(line, 4 * (k % 2)), low);
-        }
-    }
-    if (bits == 6) { /* two more: to bits 4 and 5 */
-        UNROLL
-        for (int k = 0; k < UNIT_LINES; k++) {
-            const __m512i line = _mm512_load_si512(unit + (4 + k / 4) * LINE);
-            const int shift = 2 * (k % 4);
-            const __m512i moved = shift <= 4 ? _mm512_slli_epi16(line, 4 - shift)
-                                             : _mm512_srli_epi16(line, shift - 4);
-            /* out | (moved & 0x30) */
-            out[k] = _mm512_ternarylogic_epi32(out[k], moved, _mm512_set1_epi8(0x30), 0xf8);
-        }
-    }
-    if (bits == 5 || bits == 3) { /* one more: to bit 4 or 2 */
-        const int to = bits == 5 ? 4 : 2;
-        const __m512i line = _mm512_load_si512(unit + (bits == 5 ? 4 : 2) * LINE);
-        UNROLL
-        for (int k = 0; k < UNIT_LINES; k++) {
-            const __m512i moved =
-                k <= to ? _mm512_slli_epi16(line, to - k) : _mm512_srli_epi16(line, k - to);
-            out[k] =
-                _mm512_ternarylogic_epi32(out[k], moved, _mm512_set1_epi8((char)(1 << to)), 0xf8);
-        }
-    }
+    half_codes(unit, 0, bits, out);
+    half_codes(unit, 1, bits, out + HALF_LINES);
 }
 
-#pragma GCC diagnostic pop
-
 /* Codes of one chunk of a tile as bytes, plane after plane, UNPACKED_BYTES * stride apart. */
-typedef void unpack_fn(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
-                       uint8_t *out, size_t plane_bytes);
 #define UNPACK(bits)                                                                               \
     static void unpack_##bits(const uint8_t *codes, int32_t units, const struct layout_lut *lut,   \
                               uint8_t *out, size_t plane_bytes)                                    \
@@ -117,27 +70,6 @@ static void unpack_table16(const uint8_t *codes, int32_t units, const struct lay
     }
 }
 
-/* 256 entries are two tables of 128, chosen by the sign. */
-__attribute__((target("avx512vbmi"))) static void unpack_table256(const uint8_t *codes,
-                                                                  int32_t units,
-                                                                  const struct layout_lut *lut,
-                                                                  uint8_t *out, size_t plane_bytes)
-{
-    for (int32_t p = 0; p < lut->planes; p++) {
-        const uint8_t *table = lut->plane[p];
-        const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
-        const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
-        uint8_t *to = out + (size_t)p * plane_bytes;
-        for (int32_t k = 0; k < units * UNIT_LINES; k++) {
-            const __m512i line = _mm512_load_si512(codes + k * LINE);
-            const __m512i positive = _mm512_permutex2var_epi8(t0, line, t1);
-            const __m512i negative = _mm512_permutex2var_epi8(t2, line, t3);
-            _mm512_store_si512(to + k * LINE, _mm512_mask_blend_epi8(_mm512_movepi8_mask(line),
-                                                                     positive, negative));
-        }
-    }
-}
-
 static unpack_fn *unpack_of(const struct linear_chunks *job)
 {
     static unpack_fn *const by_bits[] = {
@@ -145,55 +77,23 @@ static unpack_fn *unpack_of(const struct linear_chunks *job)
     };
     if (!job->table)
         return by_bits[job->at.code_bits];
-    return job->at.code_bits == 4 ? unpack_table16 : unpack_table256;
+    return job->at.code_bits == 4 ? unpack_table16 : linear_chunks_vbmi_unpack;
 }
 
 /* ---- parameters -------------------------------------------------------------------------------
  */
 
-INLINE __m512 load_values(enum layout_scales form, const uint8_t *area, int32_t s, __m512 shared)
-{
-    const uint8_t *at = area + s * LINEAR_TILE_ROWS; /* of bytes */
-    switch (form) {
-    case LAYOUT_SCALES_F16:
-        return _mm512_cvtph_ps(
-            _mm256_loadu_si256((const __m256i *)(const void *)(area + s * LINEAR_TILE_ROWS * 2)));
-    case LAYOUT_SCALES_F32:
-        return _mm512_loadu_ps(area + s * LINEAR_TILE_ROWS * 4);
-    case LAYOUT_SCALES_I8:
-        return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(
-                                 _mm_loadu_si128((const __m128i *)(const void *)at))),
-                             shared);
-    case LAYOUT_SCALES_E8:
-        break;
-    }
-    return _mm512_castsi512_ps(_mm512_slli_epi32(
-        _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 23));
-}
-INLINE __m512 load_halves(const uint8_t *at)
-{
-    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at));
-}
-
 /* params[s][0] = scales, [s][1] = -offsets, 16 floats each. */
 static void load_params(const struct layout_chunks *t, const uint8_t *chunk, int32_t n_subs,
                         float *params)
 {
-    const __m512 sign = _mm512_set1_ps(-0.0f);
     const bool i8 = t->scales == LAYOUT_SCALES_I8;
-    const __m512 shared = i8 ? load_halves(chunk + t->shared_at) : sign;
+    const __m512 shared = i8 ? load_halves(chunk + t->shared_at) : _mm512_setzero_ps();
     for (int32_t s = 0; s < n_subs; s++)
         _mm512_store_ps(params + s * 2 * LINEAR_TILE_ROWS,
                         load_values(t->scales, chunk, s, shared));
-    if (!t->zeros && !t->mins)
-        return;
-    const bool f16 = t->scales != LAYOUT_SCALES_F32 && (t->zeros || !i8);
-    const __m512 of_mins = i8 && t->mins ? load_halves(chunk + t->shared_at + 32) : sign;
-    for (int32_t s = 0; s < n_subs; s++) {
-        const __m512 offset =
-            load_values(f16 ? LAYOUT_SCALES_F16 : t->scales, chunk + t->offsets_at, s, of_mins);
-        _mm512_store_ps(params + (s * 2 + 1) * LINEAR_TILE_ROWS, _mm512_xor_ps(offset, sign));
-    }
+    for (int32_t s = 0; s < n_subs && (t->zeros || t->mins); s++)
+        _mm512_store_ps(params + (s * 2 + 1) * LINEAR_TILE_ROWS, load_minus_offset(t, chunk, s));
 }
 
 /* ---- products ---------------------------------------------------------------------------------
@@ -211,13 +111,6 @@ struct chunk_bytes {
     int32_t zero; /* layout_lut */
     bool zeros, mins;
 };
-
-INLINE __m512i broadcast4(const int8_t *q)
-{
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
-}
 
 /* inner[r][t] after one sub. */
 INLINE void sub_floats(const struct chunk_bytes *k, int32_t sub, const int32_t *sum,
@@ -383,18 +276,6 @@ INLINE void fetch(const struct linear_chunks *job, const uint8_t *chunk, const u
     }
 }
 
-static void store_row(const struct linear_chunks *job, const struct layout_lut *lut, int32_t t,
-                      int32_t r, __m512 acc)
-{
-    const int32_t first = t * LINEAR_TILE_ROWS;
-    const __mmask16 mask = lanes(job->n_out - first);
-    __m512 y = _mm512_mul_ps(acc, _mm512_load_ps((const void *)linear_chunks_tile(job, t)));
-    y = _mm512_mul_ps(y, _mm512_set1_ps(lut->step));
-    if (job->bias)
-        y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, job->bias + first));
-    _mm512_mask_storeu_ps(job->y + r * job->y_stride + first, mask, y);
-}
-
 /* 1, 2 or 4 tiles of one lut times one block of rows. */
 static void block_pass(const struct linear_chunks *job, unpack_fn *unpack, int32_t t,
                        int32_t n_tiles, int32_t block)
@@ -442,12 +323,55 @@ static void block_pass(const struct linear_chunks *job, unpack_fn *unpack, int32
                       _mm512_load_ps(sums + (r * n_tiles + i) * LINEAR_TILE_ROWS));
 }
 
+/* ---- few rows ---------------------------------------------------------------------------------
+ */
+
+CHUNKS_STREAM_ALL(stream_2, 2, 0, 1)
+CHUNKS_STREAM_ALL(stream_3, 3, 0, 1)
+CHUNKS_STREAM_ALL(stream_4, 4, 0, 1)
+CHUNKS_STREAM_ALL(stream_5, 5, 0, 1)
+CHUNKS_STREAM_ALL(stream_6, 6, 0, 1)
+CHUNKS_STREAM_ALL(stream_8, 8, 0, 1)
+CHUNKS_STREAM_ALL(stream_table_1, 4, 16, 1)
+CHUNKS_STREAM_ALL(stream_table_2, 4, 16, 2)
+static chunks_stream_fn *const streams[9][CHUNKS_STREAM_ROWS] = {
+    [2] = CHUNKS_STREAM_LIST(stream_2), [3] = CHUNKS_STREAM_LIST(stream_3),
+    [4] = CHUNKS_STREAM_LIST(stream_4), [5] = CHUNKS_STREAM_LIST(stream_5),
+    [6] = CHUNKS_STREAM_LIST(stream_6), [8] = CHUNKS_STREAM_LIST(stream_8),
+};
+static chunks_stream_fn *const table_streams[2][CHUNKS_STREAM_ROWS] = {
+    CHUNKS_STREAM_LIST(stream_table_1), CHUNKS_STREAM_LIST(stream_table_2)
+};
+
+/* A tile of 4 bits is 18 KB for 2048 inputs: passes after the first find it in L1. */
+static void stream(const struct linear_chunks *job)
+{
+    for (int32_t t = job->tile_from; t < job->tile_to; t++) {
+        const int32_t planes = linear_chunks_lut(job, t)->planes;
+        chunks_stream_fn *const *kernels = streams[job->at.code_bits];
+        if (job->table && job->at.code_bits == 4)
+            kernels = table_streams[planes - 1];
+        else if (job->table)
+            kernels = linear_chunks_vbmi_streams[planes - 2];
+        int32_t row = 0, n = job->x.n_rows;
+        for (int32_t passes = (n - 1) / CHUNKS_STREAM_ROWS + 1; passes; passes--) {
+            const int32_t now = (n - row + passes - 1) / passes;
+            kernels[now - 1](job, t, row);
+            row += now;
+        }
+    }
+}
+
 void linear_chunks_avx512(const struct linear_chunks *job)
 {
     static const int32_t most_tiles[] = { 0, 4, 2, 1 }; /* by planes */
     unpack_fn *unpack = unpack_of(job);
-    if (unpack == unpack_table256 && !__builtin_cpu_supports("avx512vbmi")) {
+    if (unpack == linear_chunks_vbmi_unpack && !__builtin_cpu_supports("avx512vbmi")) {
         linear_chunks_avx2(job);
+        return;
+    }
+    if (job->x.n_rows <= STREAM_ROWS) {
+        stream(job);
         return;
     }
     for (int32_t t = job->tile_from; t < job->tile_to;) {
