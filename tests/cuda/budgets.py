@@ -191,6 +191,10 @@ KERNELS = {
     "post_kernel": {"shared": fixed(66 << 10)},       # a row of 16384 floats
     "gate_kernel": {"shared": fixed(0)},
     "gather_kernel": {"shared": fixed(0)},
+    "route_kernel": {"shared": fixed(0)},
+    "plan_kernel": {"shared": fixed(4 * (17 * 1024 + 4 * 1025))},  # 1024 experts, 16 warps
+    "experts_gate_kernel": {"shared": fixed(0)},
+    "experts_add_kernel": {"shared": fixed(0)},
     "repack_factors": {"shared": fixed(0)},
     "repack_units": {"shared": fixed(4 * 16 * 136)},
     "dequantize_units": {"shared": fixed(4 * 16 * 272 + 1024)},

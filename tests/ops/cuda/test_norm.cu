@@ -224,7 +224,7 @@ static double act_of(enum gate gate, double v)
         return v > 0 ? v * v : 0;
     }
 }
-static void test_gate(const struct shape &s, enum gate gate)
+static void test_gate(const struct shape &s, enum gate gate, bool plain)
 {
     struct random_numbers random = { (uint64_t)(s.n + gate) };
     const int stride = 2 * s.n + s.spare, y_stride = s.n + s.spare;
@@ -232,7 +232,7 @@ static void test_gate(const struct shape &s, enum gate gate)
     device_array<float> x_device(x);
     device_array<uint16_t> y((size_t)(s.rows * y_stride));
     const struct late x_late(x_device);
-    CUDA(gate_combine(&harness.launch, x_device.data(), stride, s.rows, s.n, gate, y.data(),
+    CUDA(gate_combine(&harness.launch, x_device.data(), stride, s.rows, s.n, gate, plain, y.data(),
                       y_stride));
     const std::vector<uint16_t> found = y.read();
     for (int r = 0; r < s.rows; r++)
@@ -242,7 +242,7 @@ static void test_gate(const struct shape &s, enum gate gate)
                 EXPECT(bits == 0xffff, "row %d: wrote column %d", r, i);
                 continue;
             }
-            const double up = (double)x[(size_t)(r * stride + s.n + i)];
+            const double up = plain ? 1 : (double)x[(size_t)(r * stride + s.n + i)];
             const double want = act_of(gate, (double)x[(size_t)(r * stride + i)]) * up;
             EXPECT_NEAR(bf16_value(bits), want, fabs(want) * 0x1p-8 + 4e-6 * fabs(up));
         }
@@ -347,8 +347,10 @@ int main(int argc, char **argv)
     };
     for (const struct shape &s : shapes) {
         for (int gate = GATE_SILU; gate <= GATE_RELU2; gate++)
-            CASE("gate_combine %d x %d + %d, gate %d", s.rows, s.n, s.spare, gate)
-        test_gate(s, (enum gate)gate);
+            for (int plain = 0; plain < 2; plain++)
+                CASE("gate_combine %d x %d + %d, gate %d%s", s.rows, s.n, s.spare, gate,
+                     plain ? ", plain" : "")
+        test_gate(s, (enum gate)gate, plain != 0);
         for (int norm = 0; norm < NORM_CASES; norm++)
             for (const struct post_case &c : posts)
                 CASE("post_combine %d x %d + %d, %s, dtype %d, epilogue %d%s", s.rows, s.n, s.spare,
