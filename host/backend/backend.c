@@ -1,6 +1,8 @@
 /* backend.c - what every backend shares: which resident layout a matrix gets (DESIGN 5). */
 #include "host/backend/backend.h"
 
+#include "host/backend/layout_chunks.h"
+
 enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group, int32_t n_in)
 {
     CHECK(bits >= 1 && bits <= 8 && group > 0 && n_in > 0);
@@ -14,10 +16,18 @@ enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group
     return bits <= 4 ? LAYOUT_W4_C16 : LAYOUT_W8_C16;
 }
 
-enum layout backend_layout_of(const struct backend *be, const struct layout_shape *shape,
-                              bool lossless)
+void backend_choose_layout(const struct backend *be, struct layout_shape *shape, const float *table,
+                           bool lossless, uint32_t fit)
 {
-    if (shape->kind != CODE_INT || shape->mins || !lossless)
-        return LAYOUT_CODES;
-    return backend_layout(be, shape->bits, shape->group, shape->n_in);
+    const bool plain = shape->kind == CODE_INT && !shape->mins && lossless;
+    shape->scales = LAYOUT_SCALES_F16;
+    shape->layout = LAYOUT_CODES;
+    if (plain)
+        shape->layout = backend_layout(be, shape->bits, shape->group, shape->n_in);
+    /* Whole nibbles and bytes have tiles of their own (finer activations in small groups, AMX). */
+    const bool tiled = shape->layout != LAYOUT_CODES && (shape->bits == 4 || shape->bits == 8);
+    if (be->f64 || be->exact || tiled || !layout_chunks_fits(shape, table))
+        return;
+    shape->layout = LAYOUT_CHUNKS_C16;
+    shape->scales = layout_scales_best(shape, fit);
 }

@@ -258,11 +258,11 @@ struct backend {
 /* The layout in which this backend wants a quantized matrix of these properties. LAYOUT_CODES of a
  * backend with f64 set: it cannot multiply with it. */
 enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group, int32_t n_in);
-/* The same for a matrix of any form that came quantized (shape->layout is not read). lossless: fp16
- * times a factor a row holds its scales, and fp16 its zeros. The one place where that is decided.
- */
-enum layout backend_layout_of(const struct backend *be, const struct layout_shape *shape,
-                              bool lossless);
+/* The same for a matrix of any form that came quantized, into shape->layout and ->scales: the one
+ * place where that is decided. lossless: fp16 times a power of two a row holds its scales, and fp16
+ * its zeros. fit: layout_scales_fit's set. table: of CODE_TABLE. */
+void backend_choose_layout(const struct backend *be, struct layout_shape *shape, const float *table,
+                           bool lossless, uint32_t fit);
 
 /* ---- the CPU backend --------------------------------------------------------------------------
  */

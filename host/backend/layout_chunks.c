@@ -326,8 +326,10 @@ static bool e8_factor(const float *scales, int32_t n, float *factor)
     }
     if (least == INT32_MAX || least >= -126)
         return true;
-    *factor = ldexpf(1, least + 126);
-    return most - (least + 126) <= 127;
+    /* 254 exponents; the least of more become 0, which sums with the greatest do not feel. */
+    const int32_t shift = most - least <= 253 ? least + 126 : most - 127;
+    *factor = ldexpf(1, shift);
+    return shift == least + 126;
 }
 
 static bool chunk_whole_parts(const struct matrix *m, const float *values)

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "host/backend/layout_chunks.h"
+#include "host/format/gguf_blocks.h"
 #include "host/model/fused_experts.h"
 #include "host/model/load_plan.h"
 
@@ -177,10 +179,13 @@ static bool shape_blocks(const struct plan *plan, const char *name, enum dtype s
     shape->symmetric = form.symmetric;
     shape->kind = form.kind;
     shape->mins = form.mins;
-    /* One group a block: its scale is the fp16 of the file, which tiled layouts hold; products of
-     * two numbers (K-quants) they would round. */
+    /* One group a block: its scale is the fp16 of the file, or MXFP4's power of two; else
+     * (K-quants) a whole multiple of it. */
     const bool f16_scales = form.group == dtype_block(stored);
-    shape->layout = backend_layout_of(be, shape, f16_scales);
+    uint32_t fit = 1u << (f16_scales ? LAYOUT_SCALES_F16 : LAYOUT_SCALES_I8);
+    if (stored == DTYPE_MXFP4)
+        fit = 1u << LAYOUT_SCALES_E8;
+    backend_choose_layout(be, shape, gguf_blocks_of(stored)->table, f16_scales, fit);
     if (be->f64 && shape->layout == LAYOUT_CODES)
         return err_set(err, ERR_UNSUPPORTED, "tensor %s: %s blocks are not supported by %s", name,
                        dtype_name(stored), be->name);
@@ -205,6 +210,35 @@ static bool can_map(const struct backend *be, const struct tensor *tensor,
            map->run == n_out && (uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
 }
 
+/* What holds the scales of a matrix that came quantized. Reads all of them. */
+static bool scan_scales(const struct packed *packed, bool *lossless, uint32_t *fit, struct err *err)
+{
+    enum { ROWS = 64 };
+    struct matrix_form form = packed->form;
+    struct matrix block;
+    const int32_t n_out = form.n_out;
+    *lossless = form.kind == CODE_INT && !form.mins;
+    *fit = UINT32_MAX;
+    form.n_out = n_out < ROWS ? n_out : ROWS;
+    if (!matrix_init_form(&block, &form, err))
+        return false;
+    bool ok = true;
+    for (int32_t row = 0; row < n_out && ok; row += ROWS) {
+        const int32_t n = n_out - row < ROWS ? n_out - row : ROWS;
+        ok = packed_scales(packed, row, n, &block, 0, err);
+        if (!ok)
+            break;
+        *fit &= layout_scales_fit(&block, n);
+        for (int32_t r = 0; r < n && *lossless; r++) {
+            float factor;
+            *lossless = matrix_scale_parts(&block, r, &factor);
+        }
+    }
+    *lossless = *lossless && (form.symmetric || *fit & 1u << LAYOUT_SCALES_F16);
+    matrix_clear(&block);
+    return ok;
+}
+
 /* Where a matrix that came quantized will live, and in which layout. */
 static bool add_packed(struct plan *plan, const char *name, int32_t expert, struct packed *packed,
                        const struct row_map *map, int32_t n_out, struct weight_part *part,
@@ -220,12 +254,19 @@ static bool add_packed(struct plan *plan, const char *name, int32_t expert, stru
                                          .symmetric = form->symmetric,
                                          .kind = form->kind,
                                          .mins = form->mins };
-    if (!be->exact && form->kind == CODE_INT && !packed_fits_f16(packed, &lossless, err) &&
+    uint32_t fit = 0;
+    if (!be->exact && !scan_scales(packed, &lossless, &fit, err) &&
         plan->options->problem == NULL) {
         err_prefix(err, "%s: tensor %s", plan_file_of(plan, packed->codes), name);
         return false;
     }
-    part->shape.layout = backend_layout_of(be, &part->shape, lossless);
+    /* Activations of floats want more than int8 on top: fp32 kernels. */
+    const enum act_scheme scheme = packed->act.scheme;
+    const bool floats = scheme != ACT_EXACT && !act_is_int8(scheme) && scheme != ACT_LLM_INT8;
+    if (floats && form->kind == CODE_TABLE)
+        part->shape.layout = LAYOUT_CODES;
+    else
+        backend_choose_layout(be, &part->shape, packed->table, lossless, fit);
     if (be->f64 && part->shape.layout == LAYOUT_CODES)
         return err_set(err, ERR_UNSUPPORTED,
                        "tensor %s: %s weights of %d bits in groups of %d are not supported by %s",

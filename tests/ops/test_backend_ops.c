@@ -601,6 +601,56 @@ static void test_memory(void **state)
     be->ops->close(be);
 }
 
+/* Matrices that came quantized: whole nibbles and bytes whose scales fit go to their tiles, the
+ * rest to CHUNKS_C16 with the cheapest scales, what neither takes stays. */
+static void test_choose_layout(void **state)
+{
+    (void)state;
+    enum { F16 = 1 << LAYOUT_SCALES_F16, F32 = 1 << LAYOUT_SCALES_F32, I8 = 1 << LAYOUT_SCALES_I8 };
+    static const struct {
+        const char *name;
+        int32_t bits, group;
+        bool symmetric, mins, table, lossless;
+        uint32_t fit;
+        enum layout want;
+        enum layout_scales scales;
+    } cases[] = {
+        { "Q4_0", 4, 32, true, false, false, true, F16, LAYOUT_W4_C16, LAYOUT_SCALES_F16 },
+        { "Q4_K", 4, 32, false, true, false, false, I8, LAYOUT_CHUNKS_C16, LAYOUT_SCALES_I8 },
+        { "Q6_K", 6, 16, true, false, false, false, I8, LAYOUT_CHUNKS_C16, LAYOUT_SCALES_I8 },
+        { "3 bits", 3, 128, false, false, false, true, F16 | F32, LAYOUT_CHUNKS_C16,
+          LAYOUT_SCALES_F16 },
+        { "fp32 scales", 4, 64, true, false, false, false, F32, LAYOUT_CHUNKS_C16,
+          LAYOUT_SCALES_F32 },
+        { "NF4", 4, 64, true, false, true, false, F32, LAYOUT_CHUNKS_C16, LAYOUT_SCALES_F32 },
+        { "a table of 8", 3, 64, true, false, true, false, F32, LAYOUT_CODES, LAYOUT_SCALES_F16 },
+        { "groups of 48", 4, 48, true, false, false, true, F16, LAYOUT_W4_C16, LAYOUT_SCALES_F16 },
+        { "groups of 48, fp32", 4, 48, true, false, false, false, F32, LAYOUT_CODES,
+          LAYOUT_SCALES_F16 },
+        { "groups of 48, 5 bits", 5, 48, true, false, false, true, F16, LAYOUT_W8_C16,
+          LAYOUT_SCALES_F16 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct backend be = { .exact = false };
+        struct layout_shape shape = { .n_out = 64,
+                                      .n_in = 1024,
+                                      .bits = cases[i].bits,
+                                      .group = cases[i].group,
+                                      .symmetric = cases[i].symmetric,
+                                      .kind = cases[i].table ? CODE_TABLE : CODE_INT,
+                                      .mins = cases[i].mins };
+        backend_choose_layout(&be, &shape, NULL, cases[i].lossless, cases[i].fit);
+        if (shape.layout != cases[i].want || shape.scales != cases[i].scales)
+            fail_msg("%s: %s, scales %d", cases[i].name, layout_name(shape.layout), shape.scales);
+        be.exact = true;
+        backend_choose_layout(&be, &shape, NULL, cases[i].lossless, cases[i].fit);
+        assert_int_equal(shape.layout, LAYOUT_CODES);
+        be = (struct backend){ .f64 = true };
+        backend_choose_layout(&be, &shape, NULL, cases[i].lossless, cases[i].fit);
+        assert_true(shape.layout != LAYOUT_CHUNKS_C16);
+    }
+}
+
 struct layout_row {
     const char *name;
     bool exact;
@@ -637,7 +687,7 @@ int main(void)
         cmocka_unit_test(test_store_rows),       cmocka_unit_test(test_angles_are_not_stale),
         cmocka_unit_test(test_embed_and_logits), cmocka_unit_test(test_sample_rows),
         cmocka_unit_test(test_failure_stays),    cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_choose_layout),    cmocka_unit_test(test_layouts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
