@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include "host/base/json.h"
+#include "host/base/rng.h"
 #include "host/format/packing.h"
 
 /* ulp: how far a product that other programs round in another order may be off. */
@@ -566,13 +567,116 @@ static void test_mixed_parts(void **state)
     free(plain_file);
 }
 
+/* ---- mutated checkpoints ----------------------------------------------------------------------
+ */
+
+/* A few bytes of one file changed; what still loads must answer four tokens without a fault. */
+static bool run_mutant(const struct hf_file files[2])
+{
+    struct model_run run = { 0 };
+    struct err err = { 0 };
+    float *logits = NULL;
+    const struct cpu_options cpu = { .n_threads = 1 };
+    const struct model_options options = { .ctx = 16, .rows_max = 4, .logit_rows_max = 4 };
+    const int32_t n_pages[KV_GROUPS_MAX] = { 2, 2, 2, 2 };
+    bool ok = hf_folder_open_memory(&run.folder, "mutant", files, 2, &err);
+    if (!ok)
+        goto refused;
+    assert_ok(cpu_backend_open(&run.be, &cpu, &err), &err);
+    ok = model_open(&run.model, &run.folder, NULL, run.be, &options, &err);
+    if (ok) {
+        const int32_t top = run.model.vocab - 1, tokens[4] = { 0, top / 2, top, 1 < top };
+        run.kv = run.model.kv_shape;
+        assert_ok(kv_cache_reserve(&run.kv, run.be, n_pages, &err), &err);
+        assert_ok(batch_single_init(&run.single, 4, 16, run.kv.n_groups, &err), &err);
+        logits = malloc(4 * (size_t)run.model.vocab * sizeof *logits);
+        assert_non_null(logits);
+        model_run_logits(&run, tokens, 4, 4, logits, NULL, NULL);
+        free(logits);
+        model_run_close(&run);
+        return true;
+    }
+    run.be->ops->close(run.be);
+    hf_folder_close(&run.folder);
+refused:
+    assert_true(err.code != ERR_NONE && err.text[0] != 0);
+    return false;
+}
+
+static void mutate(uint8_t *bytes, size_t from, size_t to, uint64_t seed, uint64_t *at)
+{
+    const int32_t n = 1 + (int32_t)(rng_philox(seed, 1, (*at)++).v[0] % 4);
+    for (int32_t i = 0; i < n; i++) {
+        const struct rng4 random = rng_philox(seed, 2, (*at)++);
+        uint8_t *byte = bytes + from + random.v[0] % (to - from);
+        switch (random.v[1] % 3) {
+        case 0: /* a bit */
+            *byte = (uint8_t)(*byte ^ 1u << random.v[2] % 8);
+            break;
+        case 1: /* a digit, in texts */
+            *byte = (uint8_t)('0' + random.v[2] % 10);
+            break;
+        default:
+            *byte = (uint8_t)random.v[2];
+        }
+    }
+}
+
+static void test_mutants(void **state)
+{
+    (void)state;
+    enum { EACH = 24 }; /* a third each in config.json, in the header, in the data */
+    int32_t loaded = 0, refused = 0;
+    for (int32_t k = 0; k < N_FOLDERS; k++) {
+        char *config, *weights;
+        size_t config_size, size;
+        struct err err;
+        if (!is_there(k))
+            continue;
+        const char *name = FOLDERS[k].name;
+        assert_ok(file_read(oracle_path("quantized/%s/config.json", name), 1 << 20, &config,
+                            &config_size, &err),
+                  &err);
+        assert_ok(file_read(oracle_path("quantized/%s/model.safetensors", name), 16 << 20, &weights,
+                            &size, &err),
+                  &err);
+        uint64_t header, at = 0;
+        memcpy(&header, weights, sizeof header);
+        for (int32_t m = 0; m < EACH; m++) {
+            char *bad_config = malloc(config_size + 1);
+            uint8_t *bad = malloc(size); /* ends where the file ends */
+            assert_true(bad_config != NULL && bad != NULL);
+            memcpy(bad_config, config, config_size + 1);
+            memcpy(bad, weights, size);
+            const uint64_t seed = (uint64_t)k;
+            if (m % 3 == 0)
+                mutate((uint8_t *)bad_config, 0, config_size, seed, &at);
+            else if (m % 3 == 1)
+                mutate(bad, 0, 8 + (size_t)header, seed, &at);
+            else
+                mutate(bad, 8 + (size_t)header, size, seed, &at);
+            const struct hf_file files[2] = { { "config.json", bad_config, config_size },
+                                              { "model.safetensors", bad, size } };
+            if (run_mutant(files))
+                loaded++;
+            else
+                refused++;
+            free(bad_config);
+            free(bad);
+        }
+        free(config);
+        free(weights);
+    }
+    print_message("%d mutants loaded and answered, %d were refused\n", loaded, refused);
+    assert_true(loaded > 0 && refused > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),
-        cmocka_unit_test(test_exact),
-        cmocka_unit_test(test_auto),
-        cmocka_unit_test(test_mixed_parts),
+        cmocka_unit_test(test_weights), cmocka_unit_test(test_exact),
+        cmocka_unit_test(test_auto),    cmocka_unit_test(test_mixed_parts),
+        cmocka_unit_test(test_mutants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
