@@ -260,13 +260,7 @@ static bool add_packed(struct plan *plan, const char *name, int32_t expert, stru
         err_prefix(err, "%s: tensor %s", plan_file_of(plan, packed->codes), name);
         return false;
     }
-    /* Activations of floats want more than int8 on top: fp32 kernels. */
-    const enum act_scheme scheme = packed->act.scheme;
-    const bool floats = scheme != ACT_EXACT && !act_is_int8(scheme) && scheme != ACT_LLM_INT8;
-    if (floats && form->kind == CODE_TABLE)
-        part->shape.layout = LAYOUT_CODES;
-    else
-        backend_choose_layout(be, &part->shape, packed->table, lossless, fit);
+    backend_choose_layout(be, &part->shape, packed->table, lossless, fit);
     if (be->f64 && part->shape.layout == LAYOUT_CODES)
         return err_set(err, ERR_UNSUPPORTED,
                        "tensor %s: %s weights of %d bits in groups of %d are not supported by %s",

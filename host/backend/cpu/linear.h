@@ -9,9 +9,10 @@
  *   LAYOUT_CHUNKS_C16 the same int8 per (row, 128 inputs), whatever the groups; sums of groups in
  * int32, of a chunk and of the chunks in fp32 (linear_kernels.h has the formula)
  * A part whose scheme quantizes activations (act_quant.h) has x quantized so first; int8 schemes
- * and the tile layouts then share one scale a row in place of the chunks' own.
- * The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads, or on
- * the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
+ * and the tile layouts then share one scale a row in place of the chunks' own. CHUNKS_C16 takes
+ * what other schemes made (FP8, NVFP4, LLM.int8) as two int8, the second of what the first left: 16
+ * bits. The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads,
+ * or on the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
  *
  * Called by the CPU backend (one thread at a time; work is spread over the pool). */
 #pragma once

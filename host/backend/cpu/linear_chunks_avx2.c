@@ -313,9 +313,12 @@ static void store_half(const struct linear_chunks *job, const struct layout_lut 
     const float *factors = (const float *)(const void *)linear_chunks_tile(job, t);
     __m256 y = _mm256_mul_ps(_mm256_load_ps(sums + lane), _mm256_load_ps(factors + lane));
     y = _mm256_mul_ps(y, _mm256_set1_ps(lut->step));
-    if (job->bias)
+    float *to = linear_chunks_y(job, r) + first;
+    if (linear_chunks_adds(job, r))
+        y = _mm256_add_ps(_mm256_maskload_ps(to, mask), y);
+    else if (job->bias)
         y = _mm256_add_ps(y, _mm256_maskload_ps(job->bias + first, mask));
-    _mm256_maskstore_ps(job->y + r * job->y_stride + first, mask, y);
+    _mm256_maskstore_ps(to, mask, y);
 }
 
 static void tile_block(const struct linear_chunks *job, int32_t t, int32_t block)

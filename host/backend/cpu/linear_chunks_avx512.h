@@ -145,9 +145,12 @@ INLINE void store_row(const struct linear_chunks *job, const struct layout_lut *
     const __mmask16 mask = lanes(job->n_out - first);
     __m512 y = _mm512_mul_ps(acc, _mm512_load_ps((const void *)linear_chunks_tile(job, t)));
     y = _mm512_mul_ps(y, _mm512_set1_ps(lut->step));
-    if (job->bias)
+    float *to = linear_chunks_y(job, r) + first;
+    if (linear_chunks_adds(job, r))
+        y = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), y);
+    else if (job->bias)
         y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(mask, job->bias + first));
-    _mm512_mask_storeu_ps(job->y + r * job->y_stride + first, mask, y);
+    _mm512_mask_storeu_ps(to, mask, y);
 }
 
 /* R rows of one sub: dots, then floats. Two sums a row where there are few. */

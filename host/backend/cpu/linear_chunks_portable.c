@@ -91,10 +91,12 @@ void linear_chunks_portable(const struct linear_chunks *job)
                 const int32_t block = row / LINEAR_BLOCK_ROWS;
                 row_block(job, t, lane, block, acc);
                 for (int32_t r = 0; r < linear_block_rows(&job->x, block); r++) {
-                    float *y = job->y + (row + r) * job->y_stride + o;
-                    *y = acc[r] * factor * lut->step;
-                    if (job->bias)
-                        *y += job->bias[o];
+                    float *y = linear_chunks_y(job, row + r) + o;
+                    const float value = acc[r] * factor * lut->step;
+                    if (linear_chunks_adds(job, row + r))
+                        *y += value;
+                    else
+                        *y = job->bias ? value + job->bias[o] : value;
                 }
             }
         }

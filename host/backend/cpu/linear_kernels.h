@@ -3,6 +3,7 @@
  *
  * Every table computes the same bits; linear_portable.c is the definition in plain C. */
 #pragma once
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include "host/backend/layout_chunks.h"
@@ -82,12 +83,17 @@ struct linear_tiles {
  *                  inner = fma(-min_of_sub, sum, inner)  with mins
  *   acc = fma(inner, scale_x, acc)
  *
- * and y = acc * factor * step (+ bias). */
+ * and y = acc * factor * step (+ bias). With a split x, rows 3 r to 3 r + 2 of x are the int8 of
+ * row r, the int8 of what that left, and of what that left: y = ((first + bias) + second) + third.
+ */
+enum { LINEAR_SPLIT = 3 };
+static_assert((int)LINEAR_BLOCK_ROWS % (int)LINEAR_SPLIT == 0, "a block has whole rows of y");
 struct linear_chunks {
     const uint8_t *packed; /* the part */
     struct layout_chunks at;
     const struct layout_lut *luts; /* [1], or [2] where at.flags_at is set */
     bool table;                    /* codes go through the lut */
+    bool split;                    /* a row of y for LINEAR_SPLIT of x */
     int32_t n_out, tile_from, tile_to;
     struct linear_quantized x;
     const float *bias; /* [n_out] or NULL */
@@ -95,6 +101,15 @@ struct linear_chunks {
     int64_t y_stride;
     void *scratch;
 };
+/* Whether row r of x adds to a row of y that is there; and which row. */
+static inline bool linear_chunks_adds(const struct linear_chunks *job, int32_t r)
+{
+    return job->split && r % LINEAR_SPLIT;
+}
+static inline float *linear_chunks_y(const struct linear_chunks *job, int32_t r)
+{
+    return job->y + (job->split ? r / LINEAR_SPLIT : r) * job->y_stride;
+}
 static inline const uint8_t *linear_chunks_tile(const struct linear_chunks *job, int32_t t)
 {
     return job->packed + job->at.tiles_at + (size_t)t * job->at.tile_bytes;
