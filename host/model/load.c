@@ -265,6 +265,10 @@ static bool add_packed(struct plan *plan, const char *name, int32_t expert, stru
         return err_set(err, ERR_UNSUPPORTED,
                        "tensor %s: %s weights of %d bits in groups of %d are not supported by %s",
                        name, packing_name(packed->packing), form->bits, form->group, be->name);
+    if (be->f64 && packed->order != NULL)
+        return err_set(err, ERR_UNSUPPORTED,
+                       "tensor %s: an activation order (desc_act, actorder) is not supported by %s",
+                       name, be->name);
     part->dtype = DTYPE_NONE;
     if (!be->exact)
         part->act = packed->act;
