@@ -10,8 +10,9 @@
 #include <string.h>
 #include "host/backend/cpu/linear_kernels.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
+#define INLINE     static inline __attribute__((always_inline))
+#define UNROLL     _Pragma("GCC unroll 8")
+#define UNROLL_ALL _Pragma("GCC unroll 16")
 
 enum {
     BLOCK_X = 4,
@@ -99,13 +100,31 @@ static void unpack_table16(const uint8_t *codes, int32_t units, const struct lay
         }
     }
 }
+/* 16 tables of 16 by the low nibbles, of which bits 4 to 7 choose one. */
 static void unpack_table256(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
                             uint8_t *out)
 {
-    for (int32_t p = 0; p < lut->planes; p++, out += PLANE_BYTES) {
-        const uint8_t *table = lut->plane[p];
-        for (int32_t i = 0; i < units * UNIT_LINES * LINE; i++)
-            out[i] = table[codes[i]];
+    for (int32_t i = 0; i < units * UNIT_LINES * LINE; i += HALF_LINE) {
+        const __m256i code = load_half(codes + i);
+        const __m256i low = _mm256_and_si256(code, _mm256_set1_epi8(15));
+        const __m256i bit[4] = { _mm256_slli_epi16(code, 3), _mm256_slli_epi16(code, 2),
+                                 _mm256_slli_epi16(code, 1), code };
+        for (int32_t p = 0; p < lut->planes; p++) {
+            __m256i found[16];
+            UNROLL_ALL
+            for (int t = 0; t < 16; t++) {
+                const __m128i *table = (const __m128i *)(const void *)(lut->plane[p] + 16 * t);
+                found[t] =
+                    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), low);
+            }
+            UNROLL_ALL
+            for (int b = 0; b < 4; b++) {
+                UNROLL_ALL
+                for (int t = 0; t < 8 >> b; t++)
+                    found[t] = _mm256_blendv_epi8(found[2 * t], found[2 * t + 1], bit[b]);
+            }
+            _mm256_store_si256((__m256i *)(void *)(out + p * PLANE_BYTES + i), found[0]);
+        }
     }
 }
 
