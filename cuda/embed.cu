@@ -3,6 +3,7 @@
  *   embed_rows    y[r] = table[tokens[r]] * scale      bf16 [rows][hidden]; token -1: zeros;
  *                                                      token -2 - s: the one at drawn[s]
  *   gather_rows   y[i] = x[rows[i]]                    bf16 [n][n_cols]; row -1: zeros
+ *   gather_columns   y[r][i] = x[r][order[i]]          bf16; a row stays in L1
  *
  * Bytes: one row of the table and one of y a token (4096 of int4: 2 KB + 8 KB): latency. A row of
  * an F64 table is one sixteenth of each of its units, so a whole 32-byte sector is read for 16 or 8
@@ -181,6 +182,38 @@ rows_kernel(const __grid_constant__ struct rows_args a)
             y[k] = bf16_of(there ? element<DTYPE>(a.x, from + k) * a.scale : 0.0f);
 }
 
+/* ---- columns ----------------------------------------------------------------------------------
+ */
+
+struct columns_args {
+    const uint16_t *x;
+    int64_t x_stride;
+    const int32_t *order;
+    int32_t n_cols;
+    uint16_t *y;
+    int64_t y_stride;
+    bool aligned;
+};
+KERNEL(THREADS, 1) columns_kernel(const __grid_constant__ struct columns_args a)
+{
+    const int col = ((int)blockIdx.x * THREADS + (int)threadIdx.x) * VALUES;
+    griddep_wait();
+    griddep_launch();
+    if (col >= a.n_cols)
+        return;
+    const uint16_t *x = a.x + (int64_t)blockIdx.y * a.x_stride;
+    uint16_t *y = a.y + (int64_t)blockIdx.y * a.y_stride + col;
+    if (a.aligned && col + VALUES <= a.n_cols) {
+        uint32_t w[VALUES / 2];
+        for (int k = 0; k < VALUES / 2; k++)
+            w[k] = x[a.order[col + 2 * k]] | (uint32_t)x[a.order[col + 2 * k + 1]] << 16;
+        st128(y, make_uint4(w[0], w[1], w[2], w[3]));
+        return;
+    }
+    for (int k = 0; k < VALUES && col + k < a.n_cols; k++)
+        y[k] = x[a.order[col + k]];
+}
+
 /* ---- launchers --------------------------------------------------------------------------------
  */
 
@@ -255,4 +288,21 @@ cudaError_t gather_rows(const struct launch *launch, const void *x, int64_t x_st
         n_cols, 1.0f,     (uint16_t *)y, y_stride, aligned16(x, x_stride) && aligned16(y, y_stride)
     };
     return rows_launch<DTYPE_BF16>(launch, n, a);
+}
+cudaError_t gather_columns(const struct launch *launch, const void *x, int64_t x_stride,
+                           const int32_t *order, int32_t rows, int32_t n_cols, void *y,
+                           int64_t y_stride)
+{
+    if (rows == 0)
+        return cudaSuccess;
+    struct columns_args a;
+    a.x = (const uint16_t *)x;
+    a.x_stride = x_stride;
+    a.order = order;
+    a.n_cols = n_cols;
+    a.y = (uint16_t *)y;
+    a.y_stride = y_stride;
+    a.aligned = aligned16(y, y_stride);
+    return LAUNCH((columns_kernel), grid_of((n_cols + VALUES - 1) / VALUES, rows), THREADS, 0,
+                  launch->stream, launch->pdl ? LAUNCH_PDL : LAUNCH_PLAIN, a);
 }

@@ -286,6 +286,8 @@ void cuda_linear_experts(struct backend *be, const struct linear_experts_op *op)
     CHECK(gate || op->epilogue == EPILOGUE_ADD);
     CHECK(op->x.dtype == DTYPE_BF16 && op->y.dtype == DTYPE_BF16);
     CHECK(op->x.n_cols == first->n_in && op->y.n_cols == (gate ? first->n_out / 2 : first->n_out));
+    for (int32_t p = 0; p < first->n_parts; p++)
+        CHECK(first->parts[p].order == NULL);
     CHECK(op->w->n == e->n_experts && op->n_chosen == e->n_chosen); /* of the latest route */
     CHECK(rows_of(cuda, gate ? op->x.n_rows : op->y.n_rows) == e->rows);
     CHECK((gate ? op->y.n_rows : op->x.n_rows) ==

@@ -241,6 +241,12 @@ cudaError_t embed_rows(const struct launch *launch, const struct embed_in *op);
 /* y[i] = x[rows[i]], bf16, i < n; rows[i] = -1: zeros. */
 cudaError_t gather_rows(const struct launch *launch, const void *x, int64_t x_stride,
                         const int32_t *rows, int32_t n, int32_t n_cols, void *y, int64_t y_stride);
+/* y[r][i] = x[r][order[i]], bf16, order [n_cols]: inputs as a matrix in activation order wants
+ * them.
+ */
+cudaError_t gather_columns(const struct launch *launch, const void *x, int64_t x_stride,
+                           const int32_t *order, int32_t rows, int32_t n_cols, void *y,
+                           int64_t y_stride);
 
 /* ---- experts (experts.cu) -----------------------------------------------------------------------
  */

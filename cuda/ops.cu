@@ -49,6 +49,7 @@ const char *const path_names[PATHS + 1] = {
     "post_combine",
     "embed_rows",
     "gather_rows",
+    "gather_columns",
     "route",
     "gemm_mma, experts",
     "gemm_rows, experts",
@@ -87,14 +88,15 @@ static void part_of(const struct weight_part *part, struct f64_part *out, struct
 static bool same_kind(const struct f64_kind *a, const struct f64_kind *b)
 {
     return a->bits == b->bits && a->group == b->group && a->zeros == b->zeros &&
-           a->fractions == b->fractions && a->table == b->table;
+           a->fractions == b->fractions && (a->table == NULL) == (b->table == NULL) &&
+           (a->table == NULL || memcmp(a->table, b->table, 16 * sizeof *a->table) == 0);
 }
 bool cuda_matrix(const struct weight *w, int32_t from, int32_t to, struct f64_matrix *out)
 {
     memset(out, 0, sizeof *out);
     for (int32_t i = from; i < to; i++) {
         struct f64_kind kind;
-        if (!is_f64(&w->parts[i]) || w->parts[i].order != NULL)
+        if (!is_f64(&w->parts[i]) || w->parts[i].order != w->parts[from].order)
             return false;
         part_of(&w->parts[i], &out->parts[i - from], &kind);
         if (i > from && !same_kind(&kind, &out->kind))
@@ -211,9 +213,9 @@ static bool rows_product(struct cuda *cuda, const struct weight_part *part, int3
     return run(cuda, PATH_GEMM_ROWS, gemm_rows(&launch, &op), name);
 }
 
-/* x normed once, in bf16, for parts of rows; x itself without a norm. */
-static bool normed_rows(struct cuda *cuda, const struct norm *norm, int32_t rows, int32_t n_in,
-                        const void **x, int64_t *stride, const char *name)
+/* x normed, in bf16, to `to`; x itself without a norm. */
+static bool normed_to(struct cuda *cuda, const struct norm *norm, int32_t rows, int32_t n_in,
+                      const void **x, int64_t *stride, uint16_t *to, const char *name)
 {
     if (norm == NULL)
         return true;
@@ -225,11 +227,39 @@ static bool normed_rows(struct cuda *cuda, const struct norm *norm, int32_t rows
     op.rows = rows;
     op.n_in = n_in;
     op.norm = norm_of(norm);
-    op.y = cuda->normed;
+    op.y = to;
     op.y_stride = n_in;
-    *x = cuda->normed;
+    *x = to;
     *stride = n_in;
     return run(cuda, PATH_PREPARE, prepare_bf16(&launch, &op), name);
+}
+/* The same once for all parts of rows. */
+static bool normed_rows(struct cuda *cuda, const struct norm *norm, int32_t rows, int32_t n_in,
+                        const void **x, int64_t *stride, const char *name)
+{
+    return normed_to(cuda, norm, rows, n_in, x, stride, cuda->normed, name);
+}
+/* op's input, normed, with its columns in this order, in cuda->normed; x16 is free until the
+ * product prepares its input. */
+static bool ordered_rows(struct cuda *cuda, const struct linear_op *op, const int32_t *order,
+                         int32_t rows)
+{
+    const int32_t n_in = op->w->n_in;
+    const struct launch launch = launch_of(cuda);
+    const void *x = op->x.data;
+    int64_t stride = op->x.row_stride;
+    return normed_to(cuda, op->pre, rows, n_in, &x, &stride, cuda->x16, op->w->name) &&
+           run(cuda, PATH_ORDER,
+               gather_columns(&launch, x, stride, order, rows, n_in, cuda->normed, n_in),
+               op->w->name);
+}
+/* What a product of F64 parts in this order (or NULL) reads. */
+static void input_of(const struct cuda *cuda, const struct linear_op *op, const int32_t *order,
+                     struct gemm_op *g)
+{
+    g->x = order != NULL ? cuda->normed : op->x.data;
+    g->x_stride = order != NULL ? op->w->n_in : op->x.row_stride;
+    g->norm = norm_of(order != NULL ? NULL : op->pre);
 }
 
 /* Every part into its columns of `out` (fp32 product, or y itself for one part). */
@@ -237,24 +267,30 @@ static bool parts_product(struct cuda *cuda, const struct linear_op *op, int32_t
                           struct gemm_out out)
 {
     const struct weight *w = op->w;
-    const void *normed = op->x.data;
-    int64_t normed_stride = op->x.row_stride;
+    const void *normed = NULL;
+    int64_t normed_stride = 0;
     bool have_normed = false;
     for (int32_t i = 0; i < w->n_parts; i++) {
         struct gemm_op g;
         memset(&g, 0, sizeof g);
         if (cuda_matrix(w, i, i + 1, &g.w)) {
             g.rows = rows;
-            g.x = op->x.data;
-            g.x_stride = op->x.row_stride;
-            g.norm = norm_of(op->pre);
+            input_of(cuda, op, w->parts[i].order, &g);
             g.out = out;
+            if (w->parts[i].order != NULL) {
+                have_normed = false;
+                if (!ordered_rows(cuda, op, w->parts[i].order, rows))
+                    return false;
+            }
             if (!gemm(cuda, &g, w->name))
                 return false;
         } else {
-            if (!have_normed &&
-                !normed_rows(cuda, op->pre, rows, w->n_in, &normed, &normed_stride, w->name))
-                return false;
+            if (!have_normed) {
+                normed = op->x.data;
+                normed_stride = op->x.row_stride;
+                if (!normed_rows(cuda, op->pre, rows, w->n_in, &normed, &normed_stride, w->name))
+                    return false;
+            }
             have_normed = true;
             if (!rows_product(cuda, &w->parts[i], rows, normed, normed_stride, out, w->name))
                 return false;
@@ -321,10 +357,9 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
         return false;
     if (op->store != NULL && op->store->rope != NULL && op->store->rope->n_variants > 1)
         return false;
+    const int32_t *order = op->w->parts[0].order;
     g.rows = rows;
-    g.x = op->x.data;
-    g.x_stride = op->x.row_stride;
-    g.norm = norm_of(op->pre);
+    input_of(cuda, op, order, &g);
     if (op->store != NULL) {
         qkv_of(cuda, op, &qkv);
         g.qkv = &qkv;
@@ -334,7 +369,8 @@ static bool linear_fused(struct cuda *cuda, const struct linear_op *op, int32_t 
     } else {
         g.out = view_out(op->y, op);
     }
-    (void)gemm(cuda, &g, op->w->name);
+    if (order == NULL || ordered_rows(cuda, op, order, rows))
+        (void)gemm(cuda, &g, op->w->name);
     return true;
 }
 
@@ -429,6 +465,7 @@ void cuda_embed(struct backend *be, const struct embed_op *op)
     struct f64_matrix matrix;
     struct embed_in in;
     memset(&in, 0, sizeof in);
+    CHECK(part->order == NULL);
     if (cuda_matrix(op->table, 0, 1, &matrix)) {
         in.w = &matrix;
     } else {
@@ -521,6 +558,7 @@ void cuda_logits(struct backend *be, const struct logits_op *op)
     out.soft_cap = op->soft_cap;
     struct gemm_op g;
     memset(&g, 0, sizeof g);
+    CHECK(head->parts[0].order == NULL);
     if (cuda_matrix(head, 0, 1, &g.w)) {
         g.rows = n;
         g.x = x;

@@ -28,6 +28,7 @@ enum path {
     PATH_POST,
     PATH_EMBED,
     PATH_GATHER,
+    PATH_ORDER,
     PATH_ROUTE,
     PATH_EXPERTS_MMA,
     PATH_EXPERTS_ROWS,

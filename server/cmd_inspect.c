@@ -106,18 +106,36 @@ static void print_tensors(struct buf *out, const struct inspection *in)
     char text[32], shape[32];
     double weights;
     struct model_slot total = total_of(in, &weights);
-    buf_printf(out, "tensors\n  %-42s %15s  %-22s %-26s %10s %9s\n", "slot", "shape", "stored",
-               "resident", "size", "bits/w");
+    buf_printf(out, "tensors\n  %-42s %15s  %-22s %-26s %10s %9s  %s\n", "slot", "shape", "stored",
+               "resident", "size", "bits/w", "quantized ones are");
     for (int32_t i = 0; i < in->n_slots; i++) {
         const struct model_slot *slot = &in->slots[i];
         snprintf(shape, sizeof shape, "%d x %d", (int)slot->n_out, (int)slot->n_in);
-        buf_printf(out, "  %-42s %15s  %-22s %-26s %10s %9.3f\n", slot->name, shape, slot->stored,
-                   slot->resident, memory_text((double)slot->bytes, text, sizeof text),
-                   bits_per_weight(slot));
+        buf_printf(out, "  %-42s %15s  %-22s %-26s %10s %9.3f%s%s\n", slot->name, shape,
+                   slot->stored, slot->resident,
+                   memory_text((double)slot->bytes, text, sizeof text), bits_per_weight(slot),
+                   slot->placement != PLACEMENT_NONE ? "  " : "",
+                   slot->placement != PLACEMENT_NONE ? placement_name(slot->placement) : "");
     }
     buf_printf(out, "  %-42s %15.0f  %-22s %-26s %10s %9.3f\n", "all", weights, "", "",
                memory_text((double)total.bytes, text, sizeof text),
                weights > 0 ? 8 * (double)total.bytes / weights : 0);
+}
+
+/* What the checkpoint wants inputs quantized to, and whether this backend does it. */
+static void print_activations(struct buf *out, const struct inspection *in)
+{
+    int32_t n = 0, used = 0;
+    enum act_scheme scheme = ACT_EXACT;
+    for (int32_t i = 0; i < in->n_slots; i++)
+        if (in->slots[i].act != ACT_EXACT) {
+            scheme = in->slots[i].act;
+            n++;
+            used += in->slots[i].act_used;
+        }
+    if (n > 0)
+        line(out, "activations", "%s in %d tensors%s", act_scheme_name(scheme), (int)n,
+             used > 0 ? "" : "; not done by this backend, which multiplies them as they are");
 }
 
 /* ---- JSON -------------------------------------------------------------------------------------
@@ -170,6 +188,11 @@ static void print_json(struct buf *out, const struct inspection *in)
         put_string(out, "stored", slot->stored);
         buf_putc(out, ',');
         put_string(out, "resident", slot->resident);
+        buf_putc(out, ',');
+        put_string(out, "placement", placement_name(slot->placement));
+        buf_putc(out, ',');
+        put_string(out, "activations", slot->act == ACT_EXACT ? NULL : act_scheme_name(slot->act));
+        buf_printf(out, ",\"activations_used\":%s", slot->act_used ? "true" : "false");
         buf_printf(out,
                    ",\"n_out\":%d,\"n_in\":%d,\"bits\":%d,\"group\":%d,\"order\":%s,\"bytes\":%zu,"
                    "\"bits_per_weight\":%.4f}",
@@ -216,6 +239,7 @@ int cmd_inspect(const struct options *o)
     } else {
         print_model(&out, &in);
         print_tensors(&out, &in);
+        print_activations(&out, &in);
         memory_plan_print(&out, &in.loaded.plan);
         if (o->check)
             buf_puts(&out, "check\n  every value is finite, every code and index in range\n");

@@ -22,11 +22,18 @@ void backend_choose_layout(const struct backend *be, struct layout_shape *shape,
     const bool plain = shape->kind == CODE_INT && !shape->mins && lossless;
     shape->scales = LAYOUT_SCALES_F16;
     shape->layout = LAYOUT_CODES;
+    if (be->f64) { /* scales and zeros are rounded to 11 bits where they have more */
+        const bool takes = (shape->kind == CODE_INT || shape->bits == 4) &&
+                           layout_f64_fits(shape->bits, shape->group, shape->n_in);
+        shape->layout =
+            takes ? backend_layout(be, shape->bits, shape->group, shape->n_in) : LAYOUT_ROWS;
+        return;
+    }
     if (plain)
         shape->layout = backend_layout(be, shape->bits, shape->group, shape->n_in);
     /* Whole nibbles and bytes have tiles of their own (finer activations in small groups, AMX). */
     const bool tiled = shape->layout != LAYOUT_CODES && (shape->bits == 4 || shape->bits == 8);
-    if (be->f64 || be->exact || tiled || !layout_chunks_fits(shape, table))
+    if (be->exact || tiled || !layout_chunks_fits(shape, table))
         return;
     shape->layout = LAYOUT_CHUNKS_C16;
     shape->scales = layout_scales_best(shape, fit);

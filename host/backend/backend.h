@@ -260,7 +260,9 @@ struct backend {
 enum layout backend_layout(const struct backend *be, int32_t bits, int32_t group, int32_t n_in);
 /* The same for a matrix of any form that came quantized, into shape->layout and ->scales: the one
  * place where that is decided. lossless: fp16 times a power of two a row holds its scales, and fp16
- * its zeros. fit: layout_scales_fit's set. table: of CODE_TABLE. */
+ * its zeros. fit: layout_scales_fit's set. table: of CODE_TABLE. LAYOUT_ROWS: no layout of this
+ * backend takes it, it is to be dequantized while loading; F64 with mins: they are to become zeros.
+ */
 void backend_choose_layout(const struct backend *be, struct layout_shape *shape, const float *table,
                            bool lossless, uint32_t fit);
 

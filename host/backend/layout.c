@@ -85,7 +85,7 @@ static void check_shape(const struct layout_shape *shape)
     CHECK(!shape->symmetric || !shape->mins);
     CHECK(shape->kind == CODE_INT || shape->symmetric);
     CHECK(shape->layout == LAYOUT_CODES || shape->layout == LAYOUT_CHUNKS_C16 ||
-          (shape->kind == CODE_INT && !shape->mins));
+          (!shape->mins && (shape->kind == CODE_INT || is_f64(shape->layout))));
 }
 
 const char *layout_name(enum layout layout)
@@ -422,6 +422,8 @@ float layout_value_of(const struct layout_shape *shape, const void *packed, uint
     CHECK(code < 1 << shape->bits);
     if (shape->layout == LAYOUT_CHUNKS_C16)
         return layout_chunks_value_of(packed, shape->bits, code);
+    if (is_f64(shape->layout))
+        return half_f16_to_f32(shape->table[code]);
     memcpy(&value, (const uint8_t *)packed + codes_table_at(shape) + code * sizeof value,
            sizeof value);
     return value;

@@ -34,9 +34,12 @@ struct layout_shape {
     enum layout layout;
     int32_t n_out, n_in, bits, group; /* group = n_in: one scale a row */
     bool symmetric;
-    enum code_kind kind; /* as in struct matrix; CODES and CHUNKS_C16 take CODE_TABLE and mins */
+    enum code_kind kind; /* as in struct matrix; CODES and CHUNKS_C16 take CODE_TABLE and
+                            mins, W4_F64 takes CODE_TABLE */
     bool mins;
     enum layout_scales scales; /* CHUNKS_C16 */
+    bool fractions;            /* F64: zeros may be fractions */
+    uint16_t table[16];        /* F64 of CODE_TABLE: fp16 */
 };
 const char *layout_name(enum layout layout);
 enum {
@@ -95,8 +98,7 @@ void layout_row(const struct layout_shape *shape, const void *packed, int32_t ro
 bool layout_f64_fits(int32_t bits, int32_t group, int32_t n_in);
 /* The packed form of one part: units, then the row factors. */
 struct layout_f64 {
-    struct f64_kind kind; /* zeros: not symmetric. fractions: false, which holds for our quantizer's
-                             whole zeros; who packs others sets it. No table. */
+    struct f64_kind kind; /* zeros: not symmetric. The table is the shape's: borrowed */
     size_t factors_at;    /* f32 [n_out padded to 64], 1 in the padding; = f64_bytes */
     size_t bytes;         /* = layout_bytes */
 };

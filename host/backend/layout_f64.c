@@ -35,8 +35,10 @@
  *     8 bits   512 (c / 32) + 16 lane + 8 (c / 16 % 2) + 4 (r / 8) + j
  *
  *   w = (code - zero) * scale * row_factor; scale and row_factor (a power of two) are those of
- *   matrix_scale_parts. Symmetric codes of b bits are moved up to the zero of their container: 8 or
- *   128, so that kernels know one zero. Groups larger than 128 repeat their scale in every block.
+ *   matrix_scale_parts. With a table of 16 fp16 (not stored here): w = table[code] * scale *
+ *   row_factor, and no zeros. Symmetric codes of b bits are moved up to the zero of their
+ * container: 8 or 128, so that kernels know one zero. Groups larger than 128 repeat their scale in
+ * every block.
  *
  *   Padding: rows past n_out and groups past n_in have scale 0, zero 0 and codes that mean 0 (8 or
  *   128 when symmetric); inputs past n_in inside a group that begins before it have the group's
@@ -78,10 +80,13 @@ void layout_f64_of(const struct layout_shape *shape, struct layout_f64 *f64)
     CHECK(four || shape->layout == LAYOUT_W8_F64);
     CHECK(shape->n_out > 0 && shape->bits <= (four ? 4 : 8));
     CHECK(layout_f64_fits(shape->bits, shape->group, shape->n_in));
+    CHECK(shape->kind == CODE_INT || (four && shape->bits == 4));
     memset(f64, 0, sizeof *f64);
     f64->kind.bits = four ? 4 : 8;
     f64->kind.group = shape->group == 32 || shape->group == 64 ? shape->group : F64_UNIT_COLS;
     f64->kind.zeros = !shape->symmetric;
+    f64->kind.fractions = f64->kind.zeros && shape->fractions;
+    f64->kind.table = shape->kind == CODE_TABLE ? shape->table : NULL;
     f64->factors_at = f64_bytes(f64->kind, shape->n_out, shape->n_in);
     f64->bytes = f64->factors_at + (size_t)f64_pad(shape->n_out, F64_STRIP_ROWS) * sizeof(float);
     CHECK(f64->factors_at % LAYOUT_ALIGN == 0 && f64->bytes % LAYOUT_ALIGN == 0);
@@ -294,7 +299,8 @@ void layout_f64_row(const struct layout_shape *shape, const void *packed, int32_
         for (int32_t col = first; col < end; col++) {
             const uint8_t *unit = unit_of(shape, f64.kind, packed, row, col);
             const int32_t code = stored_code(f64.kind, unit, row, col) - shift;
-            out[col] = scale * ((float)code - zero);
+            out[col] = shape->kind == CODE_TABLE ? scale * half_f16_to_f32(shape->table[code])
+                                                 : scale * ((float)code - zero);
         }
     }
 }

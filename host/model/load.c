@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "host/backend/layout_chunks.h"
+#include "host/base/log.h"
 #include "host/format/gguf_blocks.h"
 #include "host/model/fused_experts.h"
 #include "host/model/load_plan.h"
+#include "host/model/placement.h"
 
 /* ---- plan -------------------------------------------------------------------------------------
  */
@@ -144,7 +145,12 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
                  packing_name(item->packed->packing),
                  8 * (double)item->packed->bytes / ((double)form->n_out * (double)form->n_in));
     }
-    if (item->kind == ITEM_PACK || item->kind == ITEM_DECODE) {
+    slot->placement = item->placement;
+    if (item->packed != NULL && !plan->model->be->exact) {
+        slot->act = item->packed->act.scheme;
+        slot->act_used = item->part->act.scheme == slot->act;
+    }
+    if (shape->layout != LAYOUT_ROWS) {
         const bool order = item->packed != NULL && item->packed->order != NULL;
         slot->bits = shape->bits;
         slot->group = shape->group;
@@ -158,38 +164,39 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
                  order ? " order" : "");
     } else {
         snprintf(slot->resident, sizeof slot->resident, "%s rows%s", dtype_name(item->part->dtype),
-                 item->kind == ITEM_MAPPED ? " (mapped)" : "");
+                 item->placement == PLACEMENT_DEQUANTIZED ? " (dequantized)"
+                 : item->kind == ITEM_MAPPED              ? " (mapped)"
+                                                          : "");
     }
 }
 
 /* Blocks keep their codes, in the fastest layout that takes them as they are. */
-static bool shape_blocks(const struct plan *plan, const char *name, enum dtype stored, int32_t bits,
-                         struct layout_shape *shape, struct err *err)
+static bool place_blocks(const struct plan *plan, const char *name, enum dtype stored, int32_t bits,
+                         struct weight_part *part, enum placement *placement, struct err *err)
 {
-    const struct backend *be = plan->model->be;
-    struct matrix_form form;
-    CHECK(repack_form(stored, &form));
+    struct placement_source source = { 0 };
+    const int32_t n_out = part->shape.n_out, n_in = part->shape.n_in;
     if (bits != 0 || plan->options->weights != WEIGHTS_AUTO)
         return err_set(err, ERR_REQUEST,
                        "tensor %s is quantized already (%s), and is used as it is; leave out "
                        "--weights",
                        name, dtype_name(stored));
-    shape->bits = form.bits;
-    shape->group = form.group;
-    shape->symmetric = form.symmetric;
-    shape->kind = form.kind;
-    shape->mins = form.mins;
-    /* One group a block: its scale is the fp16 of the file, or MXFP4's power of two; else
-     * (K-quants) a whole multiple of it. */
-    const bool f16_scales = form.group == dtype_block(stored);
-    uint32_t fit = 1u << (f16_scales ? LAYOUT_SCALES_F16 : LAYOUT_SCALES_I8);
-    if (stored == DTYPE_MXFP4)
-        fit = 1u << LAYOUT_SCALES_E8;
-    backend_choose_layout(be, shape, gguf_blocks_of(stored)->table, f16_scales, fit);
-    if (be->f64 && shape->layout == LAYOUT_CODES)
-        return err_set(err, ERR_UNSUPPORTED, "tensor %s: %s blocks are not supported by %s", name,
-                       dtype_name(stored), be->name);
+    CHECK(repack_form(stored, &source.form));
+    source.form.n_out = n_out;
+    source.form.n_in = n_in;
+    source.table = gguf_blocks_of(stored)->table;
+    placement_blocks(stored, &source);
+    *placement = placement_of(plan->model->be, &source, part);
     return true;
+}
+
+/* Bytes of a part in its place. */
+static size_t part_bytes(const struct weight_part *part)
+{
+    const struct layout_shape *shape = &part->shape;
+    if (shape->layout != LAYOUT_ROWS)
+        return layout_bytes(shape);
+    return (size_t)shape->n_out * dtype_row_bytes(part->dtype, (size_t)shape->n_in);
 }
 
 /* "qkv_proj.weight" and its part: dummies have other numbers in each, people see which is which. */
@@ -210,84 +217,45 @@ static bool can_map(const struct backend *be, const struct tensor *tensor,
            map->run == n_out && (uintptr_t)tensor->data % dtype_bytes(tensor->dtype) == 0;
 }
 
-/* What holds the scales of a matrix that came quantized. Reads all of them. */
-static bool scan_scales(const struct packed *packed, bool *lossless, uint32_t *fit, struct err *err)
-{
-    enum { ROWS = 64 };
-    struct matrix_form form = packed->form;
-    struct matrix block;
-    const int32_t n_out = form.n_out;
-    *lossless = form.kind == CODE_INT && !form.mins;
-    *fit = UINT32_MAX;
-    form.n_out = n_out < ROWS ? n_out : ROWS;
-    if (!matrix_init_form(&block, &form, err))
-        return false;
-    bool ok = true;
-    for (int32_t row = 0; row < n_out && ok; row += ROWS) {
-        const int32_t n = n_out - row < ROWS ? n_out - row : ROWS;
-        ok = packed_scales(packed, row, n, &block, 0, err);
-        if (!ok)
-            break;
-        *fit &= layout_scales_fit(&block, n);
-        for (int32_t r = 0; r < n && *lossless; r++) {
-            float factor;
-            *lossless = matrix_scale_parts(&block, r, &factor);
-        }
-    }
-    *lossless = *lossless && (form.symmetric || *fit & 1u << LAYOUT_SCALES_F16);
-    matrix_clear(&block);
-    return ok;
-}
-
 /* Where a matrix that came quantized will live, and in which layout. */
-static bool add_packed(struct plan *plan, const char *name, int32_t expert, struct packed *packed,
-                       const struct row_map *map, int32_t n_out, struct weight_part *part,
-                       struct err *err)
+static bool add_packed(struct plan *plan, const struct name *row, const char *name, int32_t expert,
+                       struct packed *packed, const struct row_map *map, int32_t n_out,
+                       struct weight_part *part, struct err *err)
 {
     const struct backend *be = plan->model->be;
-    const struct matrix_form *form = &packed->form;
-    bool lossless = false;
-    part->shape = (struct layout_shape){ .n_out = n_out,
-                                         .n_in = form->n_in,
-                                         .bits = form->bits,
-                                         .group = form->group,
-                                         .symmetric = form->symmetric,
-                                         .kind = form->kind,
-                                         .mins = form->mins };
-    uint32_t fit = 0;
-    if (!be->exact && !scan_scales(packed, &lossless, &fit, err) &&
-        plan->options->problem == NULL) {
+    struct placement_source source = { .form = packed->form,
+                                       .table = packed->table,
+                                       .act = packed->act.scheme,
+                                       .fractions = packed->packing == PACKING_HQQ,
+                                       .order = packed->order != NULL,
+                                       .takes_order = !name_is_expert(row) &&
+                                                      row->slot != MATRIX_EMBED &&
+                                                      row->slot != MATRIX_HEAD };
+    source.form.n_out = n_out;
+    if (!be->exact && !placement_scan(packed, &source, err) && plan->options->problem == NULL) {
         err_prefix(err, "%s: tensor %s", plan_file_of(plan, packed->codes), name);
         return false;
     }
-    backend_choose_layout(be, &part->shape, packed->table, lossless, fit);
-    if (be->f64 && part->shape.layout == LAYOUT_CODES)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "tensor %s: %s weights of %d bits in groups of %d are not supported by %s",
-                       name, packing_name(packed->packing), form->bits, form->group, be->name);
-    if (be->f64 && packed->order != NULL)
-        return err_set(err, ERR_UNSUPPORTED,
-                       "tensor %s: an activation order (desc_act, actorder) is not supported by %s",
-                       name, be->name);
-    part->dtype = DTYPE_NONE;
-    if (!be->exact)
+    const enum placement placement = placement_of(be, &source, part);
+    if (!be->exact && !be->f64) /* the CUDA backend multiplies bf16 inputs as they are */
         part->act = packed->act;
-    part->bytes = layout_bytes(&part->shape);
+    part->bytes = part_bytes(part);
     struct item *item = add_item(plan, ITEM_DECODE, name, part->bytes);
     item->tensor = packed->codes;
     item->part = part;
     item->packed = packed;
     item->map = *map;
+    item->placement = placement;
     for (int32_t i = 0; i < packed->n_tensors; i++)
         plan->used[packed->tensors[i] - plan->tensors->tensors] = true;
-    plan->model->n_parameters += (int64_t)n_out * form->n_in;
+    plan->model->n_parameters += (int64_t)n_out * source.form.n_in;
     add_slot(plan, name, expert, packed->codes->dtype, item);
-    if (packed->order == NULL)
+    if (packed->order == NULL || placement == PLACEMENT_DEQUANTIZED)
         return true;
-    item = add_item(plan, ITEM_ORDER, name, (size_t)form->n_in * sizeof(int32_t));
+    item = add_item(plan, ITEM_ORDER, name, (size_t)source.form.n_in * sizeof(int32_t));
     item->part = part;
     item->packed = packed;
-    item->n = form->n_in;
+    item->n = source.form.n_in;
     return true;
 }
 
@@ -392,7 +360,7 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
         expert = -1;
     if (packed != NULL) {
         const int32_t n_items = plan->n_items;
-        const bool ok = add_packed(plan, name, expert, packed, &map, n_out, part, err);
+        const bool ok = add_packed(plan, row, name, expert, packed, &map, n_out, part, err);
         if (plan->n_items == n_items) { /* it did not come to own it */
             packed_clear(packed);
             free(packed);
@@ -407,14 +375,14 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
     part->shape = (struct layout_shape){ .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
     part->dtype = stored;
     enum item_kind kind = ITEM_COPY;
+    enum placement placement = PLACEMENT_NONE;
     size_t bytes = (size_t)n_out * dtype_row_bytes(stored, (size_t)n_in);
     const int32_t bits = bits_wanted(plan, row->slot);
     if (dtype_block(stored) > 1) {
-        if (!shape_blocks(plan, name, stored, bits, &part->shape, err))
+        if (!place_blocks(plan, name, stored, bits, part, &placement, err))
             return false;
-        part->dtype = DTYPE_NONE;
         kind = ITEM_PACK;
-        bytes = layout_bytes(&part->shape);
+        bytes = part_bytes(part);
     } else if (bits != 0) {
         int32_t group = plan->options->group;
         if (group < 0 || group > n_in)
@@ -441,6 +409,7 @@ static bool add_matrix(struct plan *plan, const struct name *row, const char *st
     item->tensor = view.name != NULL ? &item->view : tensor;
     item->part = part;
     item->map = map;
+    item->placement = placement;
     plan->model->n_parameters += (int64_t)n_out * n_in;
     add_slot(plan, name, expert, stored, item);
     return true;
@@ -689,6 +658,8 @@ static bool check_experts(const struct experts *experts, struct err *err)
             const bool same = x->layout == y->layout && x->bits == y->bits &&
                               x->group == y->group && x->symmetric == y->symmetric &&
                               x->kind == y->kind && x->mins == y->mins && a->dtype == b->dtype &&
+                              x->fractions == y->fractions &&
+                              memcmp(x->table, y->table, sizeof x->table) == 0 &&
                               (a->order == NULL) == (b->order == NULL);
             if (!same)
                 return err_set(err, ERR_UNSUPPORTED,
@@ -700,6 +671,19 @@ static bool check_experts(const struct experts *experts, struct err *err)
                                x->bits, x->group);
         }
     return true;
+}
+
+/* Said once, because answers depend on it. */
+static void say_activations(const struct plan *plan)
+{
+    const struct model_state *state = plan->model->state;
+    for (int32_t i = 0; i < state->n_slots; i++)
+        if (state->slots[i].act != ACT_EXACT && !state->slots[i].act_used) {
+            log_info("activations",
+                     "scheme=\"%s\" used=no reason=\"%s multiplies them as they are\"",
+                     act_scheme_name(state->slots[i].act), plan->model->be->name);
+            return;
+        }
 }
 
 static bool make_plan(struct plan *plan, struct err *err)
@@ -772,7 +756,10 @@ bool model_load(struct model *model, const struct tensor_dir *tensors,
                 const struct model_options *options, struct err *err)
 {
     struct plan plan = { .model = model, .tensors = tensors, .options = options };
-    const bool ok = make_plan(&plan, err) && load_fill(&plan, err) && load_ropes(model, err);
+    bool ok = make_plan(&plan, err);
+    if (ok)
+        say_activations(&plan);
+    ok = ok && load_fill(&plan, err) && load_ropes(model, err);
     for (int32_t l = 0; ok && model->config.norms == NORMS_SHARED && l < model->config.n_layers;
          l++)
         model->state->layers[l].mlp_norm = model->state->layers[l].attn_norm;

@@ -114,12 +114,37 @@ static void fill_order(const struct plan *plan, const struct item *item, uint8_t
         }
 }
 
+/* Rows of numbers: straight into their place, or by way of a block here. */
+static bool fill_rows(struct backend *be, const struct repack_source *source,
+                      const struct item *item, uint8_t *to, struct err *err)
+{
+    const struct weight_part *part = item->part;
+    const int32_t n_out = part->shape.n_out, n_in = part->shape.n_in;
+    if (be->host_memory)
+        return repack_rows(source, n_in, part->dtype, 0, n_out, to, be->pool, err);
+    const size_t row_bytes = (size_t)n_in * dtype_bytes(part->dtype);
+    const size_t most = REPACK_DEVICE_BYTES / row_bytes;
+    const int32_t rows = most < 1 ? 1 : most < (size_t)n_out ? (int32_t)most : n_out;
+    uint8_t *block = malloc((size_t)rows * row_bytes);
+    if (block == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for %zu bytes", (size_t)rows * row_bytes);
+    bool ok = true;
+    for (int32_t from = 0; from < n_out && ok; from += rows) {
+        const int32_t n = n_out - from < rows ? n_out - from : rows;
+        ok = repack_rows(source, n_in, part->dtype, from, n, block, be->pool, err);
+        if (ok)
+            be->ops->upload(be, to + (size_t)from * row_bytes, block, (size_t)n * row_bytes);
+    }
+    free(block);
+    return ok;
+}
+
 static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_t *to,
                         struct err *err)
 {
     struct backend *be = plan->model->be;
     const struct layout_shape *shape = &item->part->shape;
-    const bool pack = item->kind == ITEM_PACK || item->kind == ITEM_DECODE;
+    const bool pack = shape->layout != LAYOUT_ROWS;
     const struct repack_source source = {
         .packed = item->packed,
         .data = item->tensor == NULL ? NULL : item->tensor->data,
@@ -136,14 +161,14 @@ static bool fill_matrix(const struct plan *plan, const struct item *item, uint8_
         return copy_rows(be, item, to, err);
     if (pack && be->ops->pack != NULL)
         return repack_on_device(&source, shape, be, to, be->pool, err);
+    if (!pack)
+        return fill_rows(be, &source, item, to, err);
     /* Straight into its place where we can write there; else by way of one matrix here. */
     const size_t whole = (item->bytes + LAYOUT_ALIGN - 1) / LAYOUT_ALIGN * LAYOUT_ALIGN;
     uint8_t *here = be->host_memory ? to : aligned_alloc(LAYOUT_ALIGN, whole);
     if (here == NULL)
         return err_set(err, ERR_MEMORY, "no memory for %zu bytes", item->bytes);
-    bool ok = pack ? repack_quantize(&source, shape, here, be->pool, err)
-                   : repack_rows(&source, shape->n_out, shape->n_in, item->part->dtype, here,
-                                 be->pool, err);
+    const bool ok = repack_quantize(&source, shape, here, be->pool, err);
     if (here != to) {
         if (ok)
             be->ops->upload(be, to, here, item->bytes);

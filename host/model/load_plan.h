@@ -1,5 +1,6 @@
 /* load_plan.h - the plan between load.c, which makes it, and load_fill.c, which carries it out. */
 #pragma once
+#include "host/model/placement.h"
 #include "host/model/repack.h"
 #include "host/model/state.h"
 
@@ -19,6 +20,7 @@ struct item {
     const float **vector;        /* where the pointer to the vector goes */
     int32_t n;                   /* of a vector */
     struct row_map map;          /* which rows of the tensor */
+    enum placement placement;    /* matrices */
     bool is_gain;                /* random: 1, not about 0 */
     bool plus_one;               /* what is stored is one less */
     struct tensor view;   /* an expert's part of a tensor of all: what `tensor` points to then */

@@ -10,6 +10,7 @@
 #include "host/backend/backend.h"
 #include "host/format/hf_folder.h"
 #include "host/model/config.h"
+#include "host/model/placement.h"
 #include "host/text/chat.h"
 #include "host/text/tokenizer.h"
 
@@ -115,6 +116,9 @@ struct model_slot {
     int32_t n_experts, n_chosen; /* how many, and of a row; 1 for what is no expert */
     int32_t bits, group;         /* 0: unquantized */
     bool order;                  /* in activation order */
+    enum placement placement;
+    enum act_scheme act; /* what the checkpoint wants its input quantized to */
+    bool act_used;       /* and whether that is done here */
     size_t bytes;
 };
 int32_t model_slots(const struct model *model, struct model_slot *slots, int32_t n_max);

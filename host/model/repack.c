@@ -13,7 +13,7 @@
 #include "host/format/tensor_dir.h"
 
 struct worker {
-    float *rows; /* [block_rows][n_in], owned; NULL when the source is quantized */
+    float *rows; /* [block_rows][n_in], owned; NULL when nothing is a float on its way */
     struct matrix block;
     struct err err;
     bool failed;
@@ -143,7 +143,30 @@ static bool all_finite(const float *values, int32_t n)
     return true;
 }
 
-/* Rows of blocks into rows `at` .. of `to`, as they are. */
+/* The row's zeros hold mins: scale * code - min becomes scale * (code - zero). Where the zero would
+ * be more than 2^15 the group is constant as far as fp16 can tell: -min = min * (0 - 1). */
+static void mins_to_zeros(struct matrix *m, size_t row)
+{
+    static const float ZERO_MAX = 0x1p15f;
+    float *scales = m->scales + row * (size_t)m->n_groups;
+    float *zeros = m->zeros + row * (size_t)m->n_groups;
+    for (int32_t g = 0; g < m->n_groups; g++) {
+        const float min = zeros[g];
+        if (min == 0)
+            continue;
+        if (fabsf(min) <= ZERO_MAX * fabsf(scales[g])) {
+            zeros[g] = min / scales[g];
+            continue;
+        }
+        const size_t from = (size_t)g * (size_t)m->group, left = (size_t)m->n_in - from;
+        memset(m->codes + row * (size_t)m->n_in + from, 0,
+               left < (size_t)m->group ? left : (size_t)m->group);
+        scales[g] = min;
+        zeros[g] = 1;
+    }
+}
+
+/* Rows of blocks into rows `at` .. of `to`, as they are; mins as zeros where `to` has no mins. */
 static bool unpack_rows(const struct job *job, int32_t row_from, int32_t n_rows, struct matrix *to,
                         int32_t at, struct err *err)
 {
@@ -154,31 +177,82 @@ static bool unpack_rows(const struct job *job, int32_t row_from, int32_t n_rows,
     for (int32_t r = 0; r < n_rows; r++) {
         const size_t row = (size_t)(at + r), groups_at = row * (size_t)to->n_groups;
         float *scales = to->scales + groups_at;
-        float *mins = to->mins != NULL ? to->mins + groups_at : NULL;
+        const bool move = blocks->has_mins && to->mins == NULL;
+        float *mins = to->mins != NULL ? to->mins + groups_at : move ? to->zeros + groups_at : NULL;
         gguf_unpack(source->dtype,
                     source->data + (size_t)stored_row(source, row_from + r) * row_bytes, n_in,
                     to->codes + row * n_in, scales, mins);
-        for (int32_t g = 0; to->zeros != NULL && g < to->n_groups; g++)
+        for (int32_t g = 0; to->zeros != NULL && !move && g < to->n_groups; g++)
             to->zeros[groups_at + (size_t)g] = blocks->zero;
         if (!all_finite(scales, to->n_groups) || (mins != NULL && !all_finite(mins, to->n_groups)))
             return err_set(err, ERR_FORMAT, "row %d: a block's scale is not finite (NaN or Inf)",
                            row_from + r);
+        if (move)
+            mins_to_zeros(to, row);
     }
     return true;
 }
 
-static bool decode_rows(const struct job *job, struct worker *worker, int32_t at, int32_t n)
+static bool decode_rows(const struct job *job, int32_t row, int32_t n, struct matrix *to,
+                        int32_t to_row, struct err *err)
 {
     const struct repack_source *source = job->source;
-    const int32_t row = job->row_base + at;
-    struct matrix *to = job->whole != NULL ? job->whole : &worker->block;
-    const int32_t to_row = job->whole != NULL ? at : 0;
     for (int32_t done = 0, m; done < n; done += m) { /* rows that follow each other in the file */
         const int32_t left = source->map.run - (row + done) % source->map.run;
         m = left < n - done ? left : n - done;
         if (!packed_rows(source->packed, row_map_at(&source->map, row + done), m, to, to_row + done,
-                         &worker->err))
+                         err))
             return false;
+    }
+    return true;
+}
+
+static bool is_quantized(const struct repack_source *source)
+{
+    return source->packed != NULL || gguf_blocks_of(source->dtype) != NULL;
+}
+
+static void narrow_rows(const struct job *job, const float *rows, int32_t at, int32_t n)
+{
+    const size_t n_in = (size_t)job->shape->n_in;
+    half_narrow(job->to + (size_t)at * n_in * dtype_bytes(job->dtype), rows, job->dtype,
+                (size_t)n * n_in);
+}
+
+/* Rows at .. at + n of the job, which are quantized in the file. */
+static bool codes_in(const struct job *job, struct worker *worker, int32_t at, int32_t n)
+{
+    const int32_t row = job->row_base + at, to_row = job->whole != NULL ? at : 0;
+    struct matrix *to = job->whole != NULL ? job->whole : &worker->block;
+    if (!(job->source->packed != NULL ? decode_rows(job, row, n, to, to_row, &worker->err)
+                                      : unpack_rows(job, row, n, to, to_row, &worker->err)))
+        return false;
+    if (job->whole != NULL)
+        return true;
+    if (job->shape->layout != LAYOUT_ROWS) {
+        layout_pack_block(job->shape, to, n, row, job->to);
+        return true;
+    }
+    for (int32_t r = 0; r < n; r++)
+        matrix_dequantize_row(to, r, worker->rows + (size_t)r * (size_t)to->n_in);
+    narrow_rows(job, worker->rows, at, n);
+    return true;
+}
+
+/* The same of rows that are floats, or random. */
+static bool floats_in(const struct job *job, struct worker *worker, int32_t at, int32_t n)
+{
+    const int32_t row = job->row_base + at;
+    source_rows(job, row, n, worker->rows);
+    if (job->shape->layout == LAYOUT_ROWS) {
+        narrow_rows(job, worker->rows, at, n);
+        return true;
+    }
+    struct matrix *to = job->whole != NULL ? job->whole : &worker->block;
+    const int32_t to_row = job->whole != NULL ? at : 0;
+    if (!matrix_quantize_rows(to, worker->rows, to_row, to_row + n, &worker->err)) {
+        name_row(&worker->err, worker->rows, n, job->shape->n_in, row);
+        return false;
     }
     if (job->whole == NULL)
         layout_pack_block(job->shape, to, n, row, job->to);
@@ -188,56 +262,34 @@ static bool decode_rows(const struct job *job, struct worker *worker, int32_t at
 static void run_worker(void *arg, int32_t part, int32_t n_parts)
 {
     const struct job *job = arg;
-    const struct layout_shape *shape = job->shape;
     struct worker *worker = &job->workers[part];
     int64_t from, to;
     pool_share(job->n_rows, LAYOUT_TILE_ROWS, part, n_parts, &from, &to);
     for (int32_t at = (int32_t)from; at < (int32_t)to && !worker->failed; at += job->block_rows) {
-        const int32_t left = (int32_t)to - at, row = job->row_base + at;
+        const int32_t left = (int32_t)to - at;
         const int32_t n = left < job->block_rows ? left : job->block_rows;
-        if (job->source->packed != NULL) {
-            worker->failed = !decode_rows(job, worker, at, n);
-            continue;
-        }
-        if (gguf_blocks_of(job->source->dtype) != NULL) {
-            struct matrix *block = job->whole != NULL ? job->whole : &worker->block;
-            worker->failed =
-                !unpack_rows(job, row, n, block, job->whole != NULL ? at : 0, &worker->err);
-            if (!worker->failed && job->whole == NULL)
-                layout_pack_block(shape, block, n, row, job->to);
-            continue;
-        }
-        source_rows(job, row, n, worker->rows);
-        if (job->whole != NULL) {
-            worker->failed =
-                !matrix_quantize_rows(job->whole, worker->rows, at, at + n, &worker->err);
-            if (worker->failed)
-                name_row(&worker->err, worker->rows, n, shape->n_in, row);
-            continue;
-        }
-        if (shape->layout == LAYOUT_ROWS) {
-            const size_t n_in = (size_t)shape->n_in;
-            half_narrow(job->to + (size_t)row * n_in * dtype_bytes(job->dtype), worker->rows,
-                        job->dtype, (size_t)n * n_in);
-        } else if (matrix_quantize_rows(&worker->block, worker->rows, 0, n, &worker->err)) {
-            layout_pack_block(shape, &worker->block, n, row, job->to);
-        } else {
-            worker->failed = true;
-            name_row(&worker->err, worker->rows, n, shape->n_in, row);
-        }
+        worker->failed = !(is_quantized(job->source) ? codes_in(job, worker, at, n)
+                                                     : floats_in(job, worker, at, n));
     }
 }
 
-static bool init_block(struct matrix *block, const struct layout_shape *shape, int32_t rows,
-                       struct err *err)
+/* A block of the shape's form; of rows that will be dequantized: of the source's. */
+static bool init_block(struct matrix *block, const struct repack_source *source,
+                       const struct layout_shape *shape, int32_t rows, struct err *err)
 {
-    const struct matrix_form form = { .n_out = rows,
-                                      .n_in = shape->n_in,
-                                      .kind = shape->kind,
-                                      .bits = shape->bits,
-                                      .group = shape->group,
-                                      .symmetric = shape->symmetric,
-                                      .mins = shape->mins };
+    struct matrix_form form = { .n_out = rows,
+                                .n_in = shape->n_in,
+                                .kind = shape->kind,
+                                .bits = shape->bits,
+                                .group = shape->group,
+                                .symmetric = shape->symmetric,
+                                .mins = shape->mins };
+    if (shape->layout == LAYOUT_ROWS && source->packed != NULL)
+        form = source->packed->form;
+    else if (shape->layout == LAYOUT_ROWS)
+        CHECK(repack_form(source->dtype, &form));
+    form.n_out = rows;
+    form.n_in = shape->n_in;
     return matrix_init_form(block, &form, err);
 }
 
@@ -256,11 +308,12 @@ static bool open_workers(struct job *job, struct err *err)
         return err_set(err, ERR_MEMORY, "no memory for %d loading threads", job->n_workers);
     for (int32_t i = 0; i < job->n_workers; i++) {
         struct worker *worker = &job->workers[i];
-        worker->rows = job->source->packed != NULL ? NULL : malloc(rows * row_bytes);
-        if (worker->rows == NULL && job->source->packed == NULL)
+        const bool codes = is_quantized(job->source), dense = shape->layout == LAYOUT_ROWS;
+        worker->rows = codes && !dense ? NULL : malloc(rows * row_bytes);
+        if (worker->rows == NULL && (dense || !codes))
             return err_set(err, ERR_MEMORY, "no memory for a block of %zu bytes", rows * row_bytes);
-        if (shape->layout != LAYOUT_ROWS && job->whole == NULL &&
-            !init_block(&worker->block, shape, job->block_rows, err))
+        if ((codes || !dense) && job->whole == NULL &&
+            !init_block(&worker->block, job->source, shape, job->block_rows, err))
             return false;
     }
     return true;
@@ -303,7 +356,7 @@ bool repack_on_device(const struct repack_source *source, const struct layout_sh
     if (rows > (size_t)shape->n_out)
         rows = (size_t)shape->n_out;
     struct matrix block;
-    if (!init_block(&block, shape, (int32_t)rows, err))
+    if (!init_block(&block, source, shape, (int32_t)rows, err))
         return false;
     bool ok = true;
     for (int32_t row = 0; row < shape->n_out && ok; row += (int32_t)rows) {
@@ -321,13 +374,16 @@ bool repack_on_device(const struct repack_source *source, const struct layout_sh
     return ok;
 }
 
-bool repack_rows(const struct repack_source *source, int32_t n_out, int32_t n_in, enum dtype dtype,
-                 void *to, struct pool *pool, struct err *err)
+bool repack_rows(const struct repack_source *source, int32_t n_in, enum dtype dtype,
+                 int32_t row_from, int32_t n_rows, void *to, struct pool *pool, struct err *err)
 {
-    CHECK(source->data == NULL || source->dtype == dtype);
-    const struct layout_shape shape = { .layout = LAYOUT_ROWS, .n_out = n_out, .n_in = n_in };
-    struct job job = {
-        .source = source, .shape = &shape, .dtype = dtype, .to = to, .n_rows = n_out
-    };
+    CHECK(source->data == NULL || source->dtype == dtype || is_quantized(source));
+    const struct layout_shape shape = { .layout = LAYOUT_ROWS, .n_out = n_rows, .n_in = n_in };
+    struct job job = { .source = source,
+                       .shape = &shape,
+                       .dtype = dtype,
+                       .to = to,
+                       .row_base = row_from,
+                       .n_rows = n_rows };
     return run(&job, pool, err);
 }

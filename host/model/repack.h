@@ -32,14 +32,18 @@ struct repack_source {
 /* The form in which blocks of this type are packed: kind, bits, group, symmetric, mins; n_out and
  * n_in are not set. False when the type is not one of blocks. */
 bool repack_form(enum dtype dtype, struct matrix_form *form);
-/* Quantize (round to nearest; blocks and packed matrices are not: shape is their form) and pack
- * into `to`, layout_bytes(shape) of host memory, 64-byte aligned. `pool` may be NULL. ERR_FORMAT: a
- * weight or a block's scale is not finite, with the row; ERR_MEMORY. */
+/* Quantize (round to nearest; blocks and packed matrices are not: shape is their form, but that
+ * mins become zeros where it has none: zero = min / scale, a fraction; a group whose scale is less
+ * than 2^-15 of its min is made constant, which moves no weight by more than 2^-10 of itself) and
+ * pack into `to`, layout_bytes(shape) of host memory, 64-byte aligned. `pool` may be NULL.
+ * ERR_FORMAT: a weight or a block's scale is not finite, with the row; ERR_MEMORY. */
 MUST_USE bool repack_quantize(const struct repack_source *source, const struct layout_shape *shape,
                               void *to, struct pool *pool, struct err *err);
 /* The same for a backend that packs by itself (ops->pack): quantized here, packed there. */
 MUST_USE bool repack_on_device(const struct repack_source *source, const struct layout_shape *shape,
                                struct backend *be, void *to, struct pool *pool, struct err *err);
-/* Rows of numbers [n_out][n_in] of `dtype`, random or stored in that dtype, into host memory. */
-MUST_USE bool repack_rows(const struct repack_source *source, int32_t n_out, int32_t n_in,
-                          enum dtype dtype, void *to, struct pool *pool, struct err *err);
+/* Rows row_from .. row_from + n_rows as numbers of `dtype` [n_rows][n_in] into host memory: random,
+ * stored in that dtype, or quantized ones dequantized (fp32, then rounded; order undone). */
+MUST_USE bool repack_rows(const struct repack_source *source, int32_t n_in, enum dtype dtype,
+                          int32_t row_from, int32_t n_rows, void *to, struct pool *pool,
+                          struct err *err);

@@ -578,8 +578,14 @@ static void test_forms(void **state)
                 m[p].mins[i] = (float)uniform(9, (uint64_t)i);
         }
         struct weight_part *part = &w.parts[p];
-        part->shape = (struct layout_shape){ LAYOUT_CODES,     N_OUT, N_IN, 4, 16, !p, form.kind, p,
-                                             LAYOUT_SCALES_F16 };
+        part->shape = (struct layout_shape){ .layout = LAYOUT_CODES,
+                                             .n_out = N_OUT,
+                                             .n_in = N_IN,
+                                             .bits = 4,
+                                             .group = 16,
+                                             .symmetric = !p,
+                                             .kind = form.kind,
+                                             .mins = p };
         part->order = order;
         void *packed = aligned_alloc(64, layout_bytes(&part->shape));
         assert_non_null(packed);

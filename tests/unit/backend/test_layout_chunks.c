@@ -183,8 +183,13 @@ static void test_by_hand_k(void **state)
             m.mins[row * 8 + g] = 0x1p-4f * (float)(g + 8);
         }
     }
-    const struct layout_shape shape = { LAYOUT_CHUNKS_C16, 2, 256, 4, 32, false, CODE_INT, true,
-                                        LAYOUT_SCALES_I8 };
+    const struct layout_shape shape = { .layout = LAYOUT_CHUNKS_C16,
+                                        .n_out = 2,
+                                        .n_in = 256,
+                                        .bits = 4,
+                                        .group = 32,
+                                        .mins = true,
+                                        .scales = LAYOUT_SCALES_I8 };
     assert_int_equal(layout_bytes(&shape), 64 + 2 * 1216);
     uint8_t *packed = packed_of(&shape, &m, false);
     const uint8_t *chunk = packed + 64;
@@ -218,8 +223,13 @@ static void test_by_hand_6(void **state)
     m.codes[32 + 22] = 0x2d; /* row 1, input 22: operand 5, byte 4 + 2; 10 1101 */
     for (int32_t g = 0; g < 4; g++)
         m.scales[g] = g % 2 ? -127 : 3;
-    const struct layout_shape shape = { LAYOUT_CHUNKS_C16, 2, 32, 6, 16, true, CODE_INT, false,
-                                        LAYOUT_SCALES_I8 };
+    const struct layout_shape shape = { .layout = LAYOUT_CHUNKS_C16,
+                                        .n_out = 2,
+                                        .n_in = 32,
+                                        .bits = 6,
+                                        .group = 16,
+                                        .symmetric = true,
+                                        .scales = LAYOUT_SCALES_I8 };
     assert_int_equal(layout_bytes(&shape), 64 + 192 + 384);
     uint8_t *packed = packed_of(&shape, &m, false);
     const uint8_t *codes = packed + 64 + 192;
