@@ -148,7 +148,7 @@ static void add_slot(struct plan *plan, const char *name, int32_t expert, enum d
     slot->placement = item->placement;
     if (item->packed != NULL && !plan->model->be->exact) {
         slot->act = item->packed->act.scheme;
-        slot->act_used = item->part->act.scheme == slot->act;
+        slot->act_used = slot->act != ACT_EXACT && item->part->act.scheme == slot->act;
     }
     if (shape->layout != LAYOUT_ROWS) {
         const bool order = item->packed != NULL && item->packed->order != NULL;
