@@ -225,7 +225,6 @@ static bool add_packed(struct plan *plan, const struct name *row, const char *na
     const struct backend *be = plan->model->be;
     struct placement_source source = { .form = packed->form,
                                        .table = packed->table,
-                                       .act = packed->act.scheme,
                                        .fractions = packed->packing == PACKING_HQQ,
                                        .order = packed->order != NULL,
                                        .takes_order = !name_is_expert(row) &&

@@ -67,13 +67,7 @@ enum placement placement_of(const struct backend *be, const struct placement_sou
                                     .symmetric = form->symmetric,
                                     .kind = form->kind,
                                     .mins = form->mins };
-    /* Activations of floats want more than int8 on top: the CPU's fp32 kernels. */
-    const bool floats =
-        source->act != ACT_EXACT && !act_is_int8(source->act) && source->act != ACT_LLM_INT8;
-    if (floats && form->kind == CODE_TABLE && !be->f64)
-        shape->layout = LAYOUT_CODES;
-    else
-        backend_choose_layout(be, shape, source->table, source->lossless, source->fit);
+    backend_choose_layout(be, shape, source->table, source->lossless, source->fit);
     if (be->f64 && source->order && !source->takes_order)
         shape->layout = LAYOUT_ROWS;
     part->dtype = DTYPE_NONE;

@@ -3,7 +3,6 @@
 #pragma once
 #include "host/backend/backend.h"
 #include "host/base/dtype.h"
-#include "host/format/act_scheme.h"
 #include "host/format/packing.h"
 
 enum placement {
@@ -21,7 +20,6 @@ struct placement_source {
     bool fractions;          /* zeros may be fractions */
     bool lossless;           /* as for backend_choose_layout */
     uint32_t fit;            /* likewise */
-    enum act_scheme act;     /* that its inputs are to be quantized by */
     bool order;              /* it has an activation order */
     bool takes_order;        /* it is multiplied by `linear`, which knows orders on every backend */
 };

@@ -10,7 +10,6 @@ struct format_row {
     enum placement cpu, cuda;
     enum dtype types[ROW_TYPES_MAX]; /* blocks of GGUF; else: */
     struct matrix_form form;
-    enum act_scheme act;
     bool order, fractions;
     /* Reference data of this row: folders of quantized/, files of gguf/. */
     const char *files[ROW_FILES_MAX];
@@ -61,25 +60,17 @@ static const struct format_row FORMAT_ROWS[] = {
       .cpu = PLACEMENT_FUSED,
       .cuda = PLACEMENT_FUSED,
       .form = INTEGERS(8, 4096, true),
-      .act = ACT_INT8_TOKEN,
       .files = { "ct_int8_w8a8" } },
     { .label = "FP8 by tensor, row or block",
-      .cpu = PLACEMENT_CODES,
+      .cpu = PLACEMENT_TABLE,
       .cuda = PLACEMENT_DEQUANTIZED,
       .form = TABLE(8, 128),
-      .act = ACT_FP8_TOKEN,
       .files = { "ct_fp8_block", "ct_fp8_dynamic", "ct_fp8_static", "fp8_block128" } },
     { .label = "NVFP4",
-      .cpu = PLACEMENT_CODES,
-      .cuda = PLACEMENT_DEQUANTIZED,
-      .form = TABLE(4, 16),
-      .act = ACT_NVFP4,
-      .files = { "ct_nvfp4" } },
-    { .label = "NVFP4, weights alone",
       .cpu = PLACEMENT_TABLE,
       .cuda = PLACEMENT_DEQUANTIZED,
       .form = TABLE(4, 16),
-      .files = { "ct_nvfp4a16" } },
+      .files = { "ct_nvfp4", "ct_nvfp4a16" } },
     { .label = "MXFP4 (gpt-oss too)",
       .cpu = PLACEMENT_TABLE,
       .cuda = PLACEMENT_TABLE,
@@ -94,7 +85,6 @@ static const struct format_row FORMAT_ROWS[] = {
       .cpu = PLACEMENT_FUSED,
       .cuda = PLACEMENT_FUSED,
       .form = INTEGERS(8, 4096, true),
-      .act = ACT_LLM_INT8,
       .files = { "bnb_int8" } },
     { .label = "HQQ, 4 and 8 bits",
       .cpu = PLACEMENT_FUSED,
@@ -105,7 +95,6 @@ static const struct format_row FORMAT_ROWS[] = {
       .cpu = PLACEMENT_FUSED,
       .cuda = PLACEMENT_FUSED,
       .form = INTEGERS(2, 4096, false),
-      .act = ACT_BITNET,
       .files = { "bitnet_packed_autobitlinear", "bitnet_packed_bitlinear" } },
     { .label = "GGUF Q4_0, Q5_0, Q8_0",
       .cpu = PLACEMENT_FUSED,

@@ -5,6 +5,7 @@
 #include "tests/oracle/format_rows.h"
 
 #include <stdlib.h>
+#include "host/base/half.h"
 #include "host/base/json.h"
 #include "host/base/log.h"
 #include "host/model/repack.h"
@@ -72,8 +73,7 @@ static void check_source(const struct format_row *row, struct placement_source *
     source->form.n_in = 4096;
     source->takes_order = true;
     check_cell(row, "CPU", placement_of(&cpu, source, &part), row->cpu);
-    if (row->cpu == PLACEMENT_CODES)
-        assert_int_equal(part.shape.layout, LAYOUT_CODES);
+    assert_true(part.shape.layout != LAYOUT_CODES && layout_bytes(&part.shape) > 0);
     check_cell(row, "CUDA", placement_of(&cuda, source, &part), row->cuda);
     if (row->cuda == PLACEMENT_DEQUANTIZED)
         assert_int_equal(part.shape.layout, LAYOUT_ROWS);
@@ -85,13 +85,12 @@ static void test_code(void **state)
 {
     (void)state;
     float table[256];
-    for (int32_t i = 0; i < 256; i++) /* as E4M3's: more than int8 holds */
-        table[i] = (float)(i - 128) * 0.3f;
+    for (int32_t i = 0; i < 256; i++)
+        table[i] = half_e4m3_to_f32((uint8_t)i);
     for (int32_t i = 0; i < N_FORMAT_ROWS; i++) {
         const struct format_row *row = &FORMAT_ROWS[i];
         struct placement_source source = { .form = row->form,
                                            .table = table,
-                                           .act = row->act,
                                            .order = row->order,
                                            .fractions = row->fractions,
                                            .lossless = true,

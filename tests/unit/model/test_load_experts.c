@@ -57,24 +57,6 @@ static struct backend *open_cpu(bool exact)
     return be;
 }
 
-/* What the kernels for layout F64 cannot do is refused before anything is read. */
-static void test_order_in_f64(void **state)
-{
-    (void)state;
-    struct hf_folder hf;
-    struct model model;
-    struct err err;
-    struct backend *be = open_cpu(false);
-    const struct model_options options = options_of(WEIGHTS_AUTO);
-    be->f64 = true;
-    assert_ok(hf_folder_open(&hf, oracle_path("quantized/gptq_v1_b4_g32_sym_descact"), &err), &err);
-    assert_false(model_open(&model, &hf, NULL, be, &options, &err));
-    assert_int_equal(err.code, ERR_UNSUPPORTED);
-    assert_non_null(strstr(err.text, "self_attn.q_proj.weight: an activation order"));
-    be->ops->close(be);
-    hf_folder_close(&hf);
-}
-
 #define L "model.layers.1.mlp."
 static void test_refused(void **state)
 {
@@ -375,7 +357,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_backend_without_experts),
-        cmocka_unit_test(test_order_in_f64),
         cmocka_unit_test(test_slots),
         cmocka_unit_test(test_one_tensor_of_all),
         cmocka_unit_test(test_one_tensor_refused),
