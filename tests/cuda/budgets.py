@@ -185,6 +185,7 @@ KERNELS = {
     "rows_small": {"shared": lambda t, most: 8 * t[1] * 32 * 4 * 4},
     "rows_tile": {"shared": rows_tile_shared},
     "rows_kernel": {"shared": fixed(0)},
+    "columns_kernel": {"shared": fixed(0)},
     "embed_f64": {"shared": fixed(0)},
     "kv_store_kernel": {"shared": fixed(16 << 10)},   # 8 heads of 256 floats, angles of one
     "prepare_kernel": {"shared": fixed(33 << 10)},    # a row of 16384 as fp16
