@@ -99,11 +99,13 @@ static void repack_rows(const struct random_matrix &from, const struct layout_f6
     CUDA(cudaStreamSynchronize(harness.stream)); /* the sources go */
 }
 
-static void test_repack(const struct repack_case &c, enum layout layout, int bits, bool symmetric,
-                        bool fractions, int step)
+static void repack_as(const struct repack_case &c, enum layout layout, int bits, bool symmetric,
+                      bool fractions, bool table, int step)
 {
-    const struct random_matrix source(c, bits, symmetric, fractions,
-                                      (uint64_t)(c.n_out * 1000 + c.n_in + bits));
+    struct random_matrix source(c, bits, symmetric, fractions,
+                                (uint64_t)(c.n_out * 1000 + c.n_in + bits));
+    static const float values[16] = { -1,   -0.7f, -0.5f, -0.4f, -0.3f, -0.2f, -0.1f, 0,
+                                      0.1f, 0.2f,  0.3f,  0.4f,  0.5f,  0.6f,  0.7f,  1 };
     struct layout_shape shape;
     memset(&shape, 0, sizeof shape);
     shape.layout = layout;
@@ -112,8 +114,17 @@ static void test_repack(const struct repack_case &c, enum layout layout, int bit
     shape.bits = bits;
     shape.group = source.m.group;
     shape.symmetric = symmetric;
+    shape.fractions = fractions;
+    if (table) {
+        shape.kind = source.m.kind = CODE_TABLE;
+        source.m.table = values;
+        for (int i = 0; i < 16; i++)
+            shape.table[i] = f16_bits((double)values[i]);
+    }
     struct layout_f64 f64;
     layout_f64_of(&shape, &f64);
+    EXPECT(f64.kind.fractions == (fractions && !symmetric) && (f64.kind.table != NULL) == table,
+           "kind");
     std::vector<uint8_t> wanted(f64.bytes, 0xa5);
     layout_pack(&shape, &source.m, 0, c.n_out, wanted.data());
     const device_array<uint8_t> packed(f64.bytes);
@@ -124,6 +135,15 @@ static void test_repack(const struct repack_case &c, enum layout layout, int bit
     for (size_t i = 0; i < f64.bytes; i++)
         EXPECT(found[i] == wanted[i], "byte %zu of %zu (factors at %zu): %02x, wanted %02x", i,
                f64.bytes, f64.factors_at, found[i], wanted[i]);
+}
+
+/* Four bits without zeros as a table of 16 too. */
+static void test_repack(const struct repack_case &c, enum layout layout, int bits, bool symmetric,
+                        bool fractions, int step)
+{
+    repack_as(c, layout, bits, symmetric, fractions, false, step);
+    if (bits == 4 && symmetric)
+        repack_as(c, LAYOUT_W4_F64, bits, symmetric, fractions, true, step);
 }
 
 /* ---- dequantize --------------------------------------------------------------------------------
