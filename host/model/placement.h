@@ -1,5 +1,5 @@
 /* placement.h - where a matrix that came quantized lives on a backend, and how it is multiplied:
- * the table "format x device" of the README is this, printed by tests/oracle/test_placement.c. */
+ * the table "format x device" of the README is this, checked by tests/oracle/test_placement.c. */
 #pragma once
 #include "host/backend/backend.h"
 #include "host/base/dtype.h"
