@@ -87,6 +87,14 @@ UNPACK(4)
 UNPACK(5)
 UNPACK(6)
 
+/* Of each pair the one that the bytes' highest bits say. */
+INLINE void choose(__m256i found[16], int n, __m256i bit)
+{
+    UNROLL_ALL
+    for (int t = 0; t < n; t++)
+        found[t] = _mm256_blendv_epi8(found[2 * t], found[2 * t + 1], bit);
+}
+
 static void unpack_table16(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
                            uint8_t *out)
 {
@@ -117,12 +125,10 @@ static void unpack_table256(const uint8_t *codes, int32_t units, const struct la
                 found[t] =
                     _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), low);
             }
-            UNROLL_ALL
-            for (int b = 0; b < 4; b++) {
-                UNROLL_ALL
-                for (int t = 0; t < 8 >> b; t++)
-                    found[t] = _mm256_blendv_epi8(found[2 * t], found[2 * t + 1], bit[b]);
-            }
+            choose(found, 8, bit[0]);
+            choose(found, 4, bit[1]);
+            choose(found, 2, bit[2]);
+            choose(found, 1, bit[3]);
             _mm256_store_si256((__m256i *)(void *)(out + p * PLANE_BYTES + i), found[0]);
         }
     }
