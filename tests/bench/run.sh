@@ -10,6 +10,7 @@ run() { # name, command...
 }
 run python3 tests/bench/bench_server.py
 run python3 tests/bench/bench_stall.py
+run python3 tests/bench/bench_load.py
 run build/release/tests/bench_linear
 run build/release/tests/bench_formats
 run build/release/tests/bench_attend
