@@ -165,7 +165,7 @@ static struct world world_make(const struct shape &s, uint64_t seed)
     struct random_numbers random = { seed };
     w.shape = s;
     for (size_t i = 0; i < s.seqs.size(); i++) {
-        w.seqs.push_back({ (int32_t)i, w.n_rows, s.seqs[i].n_rows, s.seqs[i].first_position });
+        w.seqs.push_back({ (int32_t)i, w.n_rows, s.seqs[i].n_rows, s.seqs[i].first_position, 0 });
         for (int32_t r = 0; r < s.seqs[i].n_rows; r++) {
             w.positions.push_back(s.seqs[i].first_position + r);
             w.row_seq.push_back((int32_t)i);
@@ -521,7 +521,7 @@ static void test_plans(int32_t ctx, int32_t n_sms, int32_t n_kv_heads)
         for (int s = 0; s < n_seqs; s++) {
             const int32_t n_rows = random.below(3) > 0 ? 1 : random.below(std::min(400, ctx)) + 1;
             const int32_t first = random.below(ctx - n_rows + 1);
-            seqs.push_back({ s, (int32_t)positions.size(), n_rows, first });
+            seqs.push_back({ s, (int32_t)positions.size(), n_rows, first, 0 });
             for (int32_t r = 0; r < n_rows; r++) {
                 positions.push_back(first + r);
                 row_seq.push_back(s);
@@ -542,7 +542,7 @@ static void test_one_long_row(void)
 {
     struct device_info device = {};
     device.n_sms = 132;
-    const batch_seq seq = { 0, 0, 1, 32767 };
+    const batch_seq seq = { 0, 0, 1, 32767, 0 };
     const int32_t position = 32767, zero = 0;
     struct batch batch = {};
     batch.n_rows = batch.n_seqs = 1;
