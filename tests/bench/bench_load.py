@@ -411,6 +411,7 @@ def main():
     parser.add_argument("--folder", help="where the temporary folders are made")
     parser.add_argument("--list", action="store_true", help="print the formats' names")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that server and files go, too
     names = arguments.formats.split(",")
     if arguments.list:
         print("\n".join(FORMATS))
