@@ -1,18 +1,25 @@
 /* linear.h - y = W x on the CPU, for every resident weight layout (DESIGN 4, 5).
  *
- * Two arithmetics, chosen by the layout of each part:
- *   LAYOUT_ROWS, LAYOUT_CODES      fp32 activations, fp32 FMA: 16 partial sums by input mod 16,
- * each in ascending order, then one fixed tree of additions LAYOUT_W4_C16, LAYOUT_W8_C16
- * activations quantized to int8 per (row, chunk) while running: chunk = min(group, 128) inputs of
- * one weight group, q = round half to even(x * 127 / max|x|), scale = max|x| / 127; then per chunk
- * an exact int32 dot, and acc = fma(dot, scale_x * scale_w, acc) over the chunks in ascending order
- *   LAYOUT_CHUNKS_C16 the same int8 per (row, 128 inputs), whatever the groups; sums of groups in
- * int32, of a chunk and of the chunks in fp32 (linear_kernels.h has the formula)
- * A part whose scheme quantizes activations (act_quant.h) has x quantized so first; int8 schemes
- * and the tile layouts then share one scale a row in place of the chunks' own. CHUNKS_C16 takes
- * what other schemes made (FP8, NVFP4, LLM.int8) as two int8, the second of what the first left: 16
- * bits. The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads,
- * or on the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
+ * The layout of each part chooses the arithmetic.
+ *
+ * LAYOUT_ROWS, LAYOUT_CODES: fp32 activations, fp32 FMA; 16 partial sums by input mod 16, each in
+ * ascending order, then one fixed tree of additions.
+ *
+ * LAYOUT_W4_C16, LAYOUT_W8_C16: activations quantized to int8 per (row, chunk) while running. A
+ * chunk is min(group, 128) inputs of one weight group; q = round half to even(x * 127 / max|x|),
+ * scale = max|x| / 127. Per chunk an exact int32 dot, and acc = fma(dot, scale_x * scale_w, acc)
+ * over the chunks in ascending order.
+ *
+ * LAYOUT_CHUNKS_C16: the same int8 per (row, 128 inputs), whatever the groups; sums of groups in
+ * int32, of a chunk and of the chunks in fp32 (linear_kernels.h has the formula).
+ *
+ * A part whose scheme quantizes activations (act_quant.h) has x quantized so first. Where the
+ * scheme is int8, the tile layouts share one scale a row in place of the chunks' own. What other
+ * schemes made (FP8, NVFP4, LLM.int8) CHUNKS_C16 takes as LINEAR_SPLIT rows of int8, each of what
+ * the one before left.
+ *
+ * The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads, or on
+ * the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
  *
  * Called by the CPU backend (one thread at a time; work is spread over the pool). */
 #pragma once

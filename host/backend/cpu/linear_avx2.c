@@ -3,8 +3,8 @@
  * Chosen by linear.c; compiled with AVX2 flags, so nothing here may run before the CPUID check.
  *
  * Without vpdpbusd an int8 product is pmaddubsw (pairs, 16 bits, saturating) + pmaddwd (to 32). A
- * nibble times a byte fits: a pair is at most 2 * 15 * 127 = 3810, so eight of them may be added in
- * 16 bits (30480) before one pmaddwd. 8-bit codes would saturate (2 * 255 * 127), so they are
+ * nibble times a byte fits: a pair is at most 2 * 15 * 128 = 3840, so eight of them may be added in
+ * 16 bits (30720) before one pmaddwd. 8-bit codes would saturate (2 * 255 * 127), so they are
  * multiplied as two nibbles: code = 16 high + low. Both are exact.
  *
  * A line of 16 rows is taken as two halves of 8 rows: one 256-bit register of int32 sums each. */
@@ -29,7 +29,7 @@ enum {
     LINE = LAYOUT_ALIGN,
     AHEAD_BYTES = 2048, /* as in linear_avx512.c */
 };
-static_assert(2 * FLUSH_OCTS * 2 * 15 * 127 <= INT16_MAX, "sums of pairs fit 16 bits");
+static_assert(2 * FLUSH_OCTS * 2 * 15 * 128 <= INT16_MAX, "sums of pairs fit 16 bits");
 
 /* First n of 8 lanes. */
 INLINE __m256i lanes(int32_t n)
