@@ -1,26 +1,34 @@
 #!/usr/bin/env bash
-# Lines and branches of the readers of model files that the unit and oracle tests reach (gcc's gcov).
-# Prints a table and never fails for a figure: it shows where tests are missing. A branch counts when
-# it was taken at least once; those that only a failed allocation or a CHECK takes are in the sum.
+# Lines and branches of the readers of what comes from outside (model files, templates, requests) that
+# the unit tests, the oracle tests and the fuzz corpora reach: clang's source-based counters, in the
+# readers only, so that everything else runs at its ordinary speed. Prints a table and never fails for
+# a figure: it shows where tests are missing. tests/coverage.py says what is counted how;
+# `tests/coverage.py --missing FILE...` afterwards lists each arm that nothing took.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
-build=build/coverage
-readers=(host/base/json*.c host/format/*.c host/text/tokenizer*.c host/text/{sentencepiece,protobuf,tekken,tiktoken,charsmap,decoder,normalize,pretokenize}.c host/text/jinja_{lex,parse}.c host/model/config.c)
-mkdir -p "$build"
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS="--coverage -fprofile-update=atomic" -DWITH_CUDA=OFF \
-    -DBUILD_TESTS=ON >"$build/cmake.log" 2>&1 || { cat "$build/cmake.log"; exit 1; }
-targets=$(ninja -C "$build" -t targets all | grep -Eo '^(unit_test_[a-z0-9_]*|oracle_test_(quantized|gguf|models|tokenizers|chat_templates)):' | tr -d :)
-# shellcheck disable=SC2086
-ninja -C "$build" -j "$(nproc)" $targets >"$build/ninja.log" 2>&1 || { tail -30 "$build/ninja.log"; exit 1; }
-find "$build" -name '*.gcda' -delete
-ctest --test-dir "$build" -j "$(nproc)" -R "^($(echo $targets | tr ' ' '|'))\$" >"$build/ctest.log" 2>&1 || { tail -30 "$build/ctest.log"; exit 1; }
-printf '%-36s %8s %8s\n' reader "lines %" "branch %"
-for source in "${readers[@]}"; do
-    [ -f "$source" ] || continue
-    data=$(find "$build" -name "$(basename "$source").gcda" -path "*$(dirname "$source")*" -print -quit)
-    [ -n "$data" ] || { printf '%-36s %8s\n' "$source" "not run"; continue; }
-    gcov -b -n "$data" 2>/dev/null | awk -v source="$source" '
-        /^File / { mine = index($0, source "'"'"'") > 0 }
-        mine && /^Lines executed:/ { split($2, l, /[:%]/); lines = l[2]; n = $4 }
-        mine && /^Taken at least once:/ { split($0, b, /[:%]/); printf "%-36s %8.1f %8.1f\n", source, lines, b[2]; exit }'
+build=$PWD/build/coverage
+readers=(host/base/{json*,base64}.c host/format/*.c host/model/config*.c
+    host/text/{tokenizer_*,sentencepiece,protobuf,tekken,tiktoken,unigram,wordpiece,charsmap}.c
+    host/text/{added,decoder,normalize,pretokenize,pretok_names,split_regex,regex_ruby,vocab}.c
+    host/text/jinja_{lex,parse,expr}.c api/{fields,chat,completion,text}.c)
+if ! command -v clang >/dev/null || ! command -v llvm-cov >/dev/null; then
+    echo "SKIPPED: clang and llvm-cov are not here"
+    exit 0
+fi
+mkdir -p "$build/raw"
+printf '%s\n' "${readers[@]}" >"$build/readers.txt"
+cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=None "-DCMAKE_C_FLAGS=-O1 -w" -DWITH_CUDA=OFF \
+    -DBUILD_TESTS=ON "-DNIBBLE_COVERAGE=$(IFS=';' && echo "${readers[*]}")" >"$build/cmake.log" 2>&1 ||
+    { tail -30 "$build/cmake.log"; exit 1; }
+targets=()
+for test in tests/unit/{base,format,text,model,api}/test_*.c; do targets+=("unit_$(basename "$test" .c)"); done
+for test in quantized gguf tokenizer_build tokenizers chat_templates; do targets+=("oracle_test_$test"); done
+ninja -C "$build" -j "$(nproc)" "${targets[@]}" fuzzers >"$build/ninja.log" 2>&1 || { tail -40 "$build/ninja.log"; exit 1; }
+rm -f "$build"/raw/*
+export LLVM_PROFILE_FILE=$build/raw/%p.profraw # one file a process
+ctest --test-dir "$build" -j "$(nproc)" -R "^($(IFS='|' && echo "${targets[*]}"))\$" >"$build/ctest.log" 2>&1 ||
+    { tail -30 "$build/ctest.log"; exit 1; }
+for corpus in tests/fuzz/corpus/*; do
+    "$build/tests/$(basename "$corpus")" "$corpus"/* >"$build/replay.log" 2>&1 || { tail -30 "$build/replay.log"; exit 1; }
 done
+llvm-profdata merge -sparse "$build"/raw/*.profraw -o "$build/merged.profdata" && python3 tests/coverage.py
