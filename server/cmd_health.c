@@ -10,58 +10,16 @@
 #include <unistd.h>
 #include "host/base/clock.h"
 #include "server/commands.h"
-
-struct target {
-    char host[256], port[16], path[256];
-};
-
-static bool copy_part(char *to, size_t size, const char *from, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)from[i] <= ' ' || from[i] == 127)
-            return false; /* nothing of ours may end a header line early */
-    if (n >= size)
-        return false;
-    memcpy(to, from, n);
-    to[n] = 0;
-    return true;
-}
-
-/* http://HOST[:PORT][/PATH]; the scheme may be missing. */
-static bool read_url(const char *url, struct target *target, struct err *err)
-{
-    const char *at = url;
-    *target = (struct target){ .port = "80", .path = "/health" };
-    if (strncasecmp(at, "https://", 8) == 0)
-        return err_set(err, ERR_UNSUPPORTED, "%s: https is not spoken here; use http", url);
-    if (strncasecmp(at, "http://", 7) == 0)
-        at += 7;
-    size_t n = *at == '[' ? strcspn(at, "]") : strcspn(at, ":/");
-    bool bracket = *at == '[' && at[n] == ']';
-    bool ok = copy_part(target->host, sizeof target->host, at + bracket, n - bracket);
-    at += n + bracket;
-    if (*at == ':') {
-        size_t digits = strspn(at + 1, "0123456789");
-        ok = ok && digits > 0 && copy_part(target->port, sizeof target->port, at + 1, digits);
-        at += 1 + digits;
-    }
-    if (*at == '/' && at[1] != 0)
-        ok = ok && copy_part(target->path, sizeof target->path, at, strlen(at));
-    else
-        ok = ok && (*at == 0 || *at == '/');
-    if (!ok || target->host[0] == 0)
-        return err_set(err, ERR_REQUEST, "%.200s: want http://HOST[:PORT][/PATH]", url);
-    return true;
-}
+#include "server/url.h"
 
 /* The server on this machine that --host and --port (or NIBBLE_PORT) describe. */
-static bool own_url(const struct options *o, struct target *target, struct err *err)
+static bool own_url(const struct options *o, struct url *target, struct err *err)
 {
-    *target = (struct target){ .path = "/health" };
+    *target = (struct url){ 0 };
     const char *host = strcmp(o->host, "0.0.0.0") == 0 ? "127.0.0.1"
                        : strcmp(o->host, "::") == 0    ? "::1"
                                                        : o->host;
-    if (!copy_part(target->host, sizeof target->host, host, strlen(host)))
+    if (!url_set_host(target, host))
         return err_set(err, ERR_REQUEST, "--host: %.100s is not a host's name", o->host);
     snprintf(target->port, sizeof target->port, "%d", (int)o->port);
     return true;
@@ -108,13 +66,13 @@ static int connect_to(const struct addrinfo *list, uint64_t until_ms)
 }
 
 /* Sends the request and reads until the server closes (at most size - 1 bytes are kept). */
-static bool exchange_bytes(int fd, const struct target *target, char *reply, size_t size,
+static bool exchange_bytes(int fd, const struct url *target, char *reply, size_t size,
                            uint64_t until_ms)
 {
     char request[700];
-    int length = snprintf(request, sizeof request,
-                          "GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n",
-                          target->path, target->host, target->port);
+    int length = snprintf(
+        request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s:%s\r\nConnection: close\r\n\r\n",
+        target->path[0] != 0 ? target->path : "/health", target->host, target->port);
     for (int sent = 0; sent < length;) {
         if (!wait_for(fd, POLLOUT, until_ms))
             return false;
@@ -138,8 +96,8 @@ static bool exchange_bytes(int fd, const struct target *target, char *reply, siz
     return true;
 }
 
-static bool ask(const struct target *target, int32_t timeout_ms, int *status, char *reply,
-                size_t size, struct err *err)
+static bool ask(const struct url *target, int32_t timeout_ms, int *status, char *reply, size_t size,
+                struct err *err)
 {
     uint64_t until_ms = clock_ms() + (uint64_t)timeout_ms;
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
@@ -165,10 +123,10 @@ static bool ask(const struct target *target, int32_t timeout_ms, int *status, ch
 int cmd_health(const struct options *o)
 {
     struct err err;
-    struct target target;
+    struct url target;
     char reply[16384];
     int status = 0;
-    if (!(o->url != NULL ? read_url(o->url, &target, &err) : own_url(o, &target, &err)) ||
+    if (!(o->url != NULL ? url_read(o->url, &target, &err) : own_url(o, &target, &err)) ||
         !ask(&target, o->timeout_ms, &status, reply, sizeof reply, &err))
         return command_fail(&err);
     const char *body = strstr(reply, "\r\n\r\n");
