@@ -18,6 +18,7 @@
 #include "host/base/rng.h"
 #include "server/commands.h"
 #include "server/load_model.h"
+#include "server/loadgen.h"
 
 enum {
     CASE_MS = 250,     /* a case is repeated for so long in a round ... */
@@ -392,6 +393,8 @@ static void print_json(struct buf *out, struct bench *b)
 int cmd_bench(const struct options *o)
 {
     struct err err;
+    if (o->url != NULL)
+        return load_command(o);
     struct buf out;
     struct bench *b = calloc(1, sizeof *b);
     if (b == NULL) {

@@ -23,6 +23,7 @@ enum command {
 };
 enum device_kind { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum activations { ACTIVATIONS_AUTO, ACTIVATIONS_EXACT, ACTIVATIONS_INT8 };
+enum endpoint_choice { ENDPOINT_CHAT, ENDPOINT_COMPLETIONS };
 enum kv_choice { KV_AUTO, KV_BF16, KV_INT8, KV_F32 };
 /* AUTO is off: without it a step of 1 to 256 streams costs the host 0.2 to 40 us of planning (the
  * rest of what the GPU waits is its own to measure), and with it a prompt waits a step longer. On
@@ -53,7 +54,7 @@ struct options {
     enum command command;
     const char *model; /* NULL: the embedded demo model */
     const char *text;  /* tokenize, eval: second argument */
-    const char *url;   /* health */
+    const char *url;   /* health, bench */
     const char *config;
     bool help, print_config, check_config, json;
     bool check; /* inspect: every value */
@@ -98,11 +99,19 @@ struct options {
     int32_t limit; /* 0: all */
     struct option_ints batches, prompts;
     int32_t depth, rounds;
+    /* bench --url */
+    struct option_ints concurrencies;
+    struct option_texts rates, slo;
+    int32_t requests, warmup, request_ms; /* requests 0: auto */
+    double seconds;                       /* 0: no limit */
+    int32_t endpoint;                     /* enum endpoint_choice */
+    bool stream, ignore_eos;
+    const char *prompt_tokens, *output_tokens, *prompts_file, *json_file, *svg_file;
     int32_t timeout_ms;
 
-    uint8_t sources[80]; /* where each option's value came from, by row of the table */
-    char *config_text;   /* the config file; texts point into it */
-    char *copies[16];    /* texts that had to be cut out of something constant */
+    uint8_t sources[112]; /* where each option's value came from, by row of the table */
+    char *config_text;    /* the config file; texts point into it */
+    char *copies[16];     /* texts that had to be cut out of something constant */
     int32_t n_copies;
 };
 
