@@ -265,7 +265,8 @@ DEVICE void histogram(struct memory *m, const struct row &r, struct cut cut, con
     }
     block_sync();
 }
-/* The first bin up to which there are `want`; the last one if there is none. */
+/* The first bin up to which there are `want`; the last one if there is none. What follows it,
+ * measure(), begins with a barrier before anything read here is written again. */
 DEVICE int32_t guess_bin(struct memory *m, const struct row &r, uint32_t want)
 {
     const int each = BINS / (32 * r.n_warps), first = (int)threadIdx.x * each;
@@ -288,9 +289,7 @@ DEVICE int32_t guess_bin(struct memory *m, const struct row &r, uint32_t want)
         m->chosen.id = b;
     }
     block_sync();
-    const int32_t bin = m->chosen.id;
-    block_sync();
-    return bin;
+    return m->chosen.id;
 }
 
 /* Weights of what stays and ranks before bin `bin`, and up to its end; its tokens. */
