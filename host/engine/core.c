@@ -239,6 +239,7 @@ static struct core_end take_token(struct core *core, struct seq *seq, const stru
                                   uint64_t now_ns)
 {
     struct request *request = seq->run->request;
+    core->counts.generated_tokens++; /* drawn: a stop token is one too, as in usage */
     if (is_stop(core, request, out->token))
         return (struct core_end){ FINISH_STOP, out };
     CHECK(seq->n_tokens < seq->known && seq->known <= seq->limit);
@@ -249,7 +250,6 @@ static struct core_end take_token(struct core *core, struct seq *seq, const stru
         .kind = EVENT_TOKEN, .token = out->token, .finish_token = -1, .time_ns = now_ns
     };
     send(core, seq, event, out);
-    core->counts.generated_tokens++;
     return (struct core_end){ seq->n_tokens == seq->limit ? FINISH_LENGTH : FINISH_NONE, NULL };
 }
 
@@ -289,6 +289,20 @@ void core_abandon(struct core *core, struct core_step *step)
     land(core, step);
 }
 
+/* The step's tokens into their class: what came since the last one. */
+static void count_step(struct core *core)
+{
+    uint64_t all = core->scheduler.counts.prompt_tokens + core->counts.generated_tokens;
+    uint64_t tokens = all - core->counts.classed_tokens;
+    int32_t i = 0;
+    if (tokens == 0)
+        return; /* the middle of a long prompt */
+    while (i < STEP_EDGES && tokens > (uint64_t)ENGINE_STEP_EDGES[i])
+        i++;
+    core->counts.step_classes[i]++;
+    core->counts.classed_tokens = all;
+}
+
 bool core_commit(struct core *core, struct core_step *step, uint64_t now_ns, struct err *err)
 {
     if (!outs_valid(core, step, err)) {
@@ -321,6 +335,7 @@ bool core_commit(struct core *core, struct core_step *step, uint64_t now_ns, str
         else if (seq->limit == seq->n_prompt && seq->computed == seq->end)
             end_seq(core, seq, FINISH_LENGTH, NULL, now_ns); /* max_tokens 0 */
     }
+    count_step(core);
     land(core, step);
     return true;
 }

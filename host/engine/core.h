@@ -25,7 +25,9 @@ struct core_step {
 };
 struct core_counts {
     uint64_t generated_tokens, steps, rows;
-    uint64_t finished[5]; /* by enum finish */
+    uint64_t step_classes[STEP_EDGES + 1]; /* engine.h */
+    uint64_t classed_tokens;               /* prompt and generated tokens that are in a class */
+    uint64_t finished[5];                  /* by enum finish */
 };
 struct core {
     struct engine_options options; /* eos borrowed */

@@ -78,6 +78,10 @@ void engine_wake(struct engine *engine);
 int engine_news_fd(const struct engine *engine);
 struct request *engine_take_news(struct engine *engine);
 
+/* Upper edges of the classes that steps are counted in, by their tokens (vLLM's). */
+enum { STEP_EDGES = 13 };
+extern const int32_t ENGINE_STEP_EDGES[STEP_EDGES];
+
 /* Numbers for /metrics and /health, readable from any thread without waiting (atomics). */
 struct engine_stats {
     int32_t running, waiting; /* sequences */
@@ -85,9 +89,13 @@ struct engine_stats {
         pages_free[KV_GROUPS_MAX]; /* free: not held by a sequence */
     double kv_usage;               /* 0..1, the fullest group */
     uint64_t prompt_tokens, cached_tokens,
-        generated_tokens;                 /* cached: hits; prompt: computed or hit */
+        generated_tokens; /* cached: hits; prompt: computed or hit; generated: those that end a
+                             sequence included */
     uint64_t prefix_queries, prefix_hits; /* in tokens */
     uint64_t preemptions, steps, rows;
+    /* Steps by tokens, class i up to ENGINE_STEP_EDGES[i], the last one beyond; a prompt's tokens
+     * count with the step that it started in (vLLM's rule: the sum is prompt + generated). */
+    uint64_t step_classes[STEP_EDGES + 1];
     uint64_t finished[5]; /* by enum finish */
     uint64_t beat;        /* grows while the engine makes progress; also when idle */
     uint64_t beat_ns;     /* clock_ns at which `beat` was last seen to change by the engine

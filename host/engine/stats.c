@@ -8,6 +8,9 @@
 #define STORE(at, value) atomic_store_explicit(&(at), (value), memory_order_relaxed)
 #define LOAD(at)         atomic_load_explicit(&(at), memory_order_relaxed)
 
+const int32_t ENGINE_STEP_EDGES[STEP_EDGES] = { 1,   8,    16,   32,   64,   128,  256,
+                                                512, 1024, 2048, 4096, 8192, 16384 };
+
 void stats_init(struct stats *stats, const struct engine_device *device)
 {
     memset(stats, 0, sizeof *stats);
@@ -38,6 +41,8 @@ void stats_write(struct stats *stats, const struct core *core, int32_t step_toke
     STORE(stats->rows, core->counts.rows);
     for (int32_t i = 0; i < 5; i++)
         STORE(stats->finished[i], core->counts.finished[i]);
+    for (int32_t i = 0; i <= STEP_EDGES; i++)
+        STORE(stats->step_classes[i], core->counts.step_classes[i]);
     atomic_fetch_add_explicit(&stats->beat, 1, memory_order_relaxed);
     STORE(stats->beat_ns, clock_ns());
     STORE(stats->idle, idle);
@@ -75,6 +80,8 @@ void stats_read(const struct stats *stats, struct engine_stats *out)
     }
     for (int32_t i = 0; i < 5; i++)
         out->finished[i] = LOAD(stats->finished[i]);
+    for (int32_t i = 0; i <= STEP_EDGES; i++)
+        out->step_classes[i] = LOAD(stats->step_classes[i]);
     out->device_lost = atomic_load_explicit(&stats->device_lost, memory_order_acquire);
     if (out->device_lost)
         memcpy(out->device_error, stats->device_error, sizeof out->device_error);

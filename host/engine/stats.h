@@ -14,6 +14,7 @@ struct stats {
     _Atomic uint64_t prompt_tokens, cached_tokens, generated_tokens;
     _Atomic uint64_t prefix_queries, prefix_hits, preemptions, steps, rows;
     _Atomic uint64_t finished[5];
+    _Atomic uint64_t step_classes[STEP_EDGES + 1];
     _Atomic uint64_t beat, beat_ns;
     _Atomic bool idle, device_lost;
     char device_error[256]; /* written once, before device_lost */
