@@ -22,7 +22,8 @@
 enum {
     STALL_MS_MAX = 30000, /* the heartbeat beats once a layer; a layer of 512 rows takes seconds on
                              a slow machine, never so long */
-    WATCH_MS = 1000,      /* how often the device is looked at; idle, this is all that runs */
+    SLOTS_MAX = 8192,
+    WATCH_MS = 1000, /* how often the device is looked at; idle, this is all that runs */
 };
 
 struct service {
@@ -172,6 +173,39 @@ static void fill_api(struct service *s, const struct options *o)
     };
 }
 
+/* What a row costs: weights that it is multiplied with, keys and values that it writes. A separate
+ * embedding table is looked up; a tied one is the head too. */
+static struct metrics_model metrics_model_of(const struct model *model, const char *name,
+                                             const struct engine *engine)
+{
+    struct engine_stats stats;
+    struct model_slot *slots = calloc(SLOTS_MAX, sizeof *slots);
+    int32_t n = slots != NULL ? model_slots(model, slots, SLOTS_MAX) : 0;
+    double weights = 0, embed = 0;
+    bool has_head = false;
+    for (int32_t i = 0; i < n && i < SLOTS_MAX; i++) {
+        const struct model_slot *slot = &slots[i];
+        double size = slot->n_in > 1 && slot->n_out > 1
+                          ? (double)slot->n_out * slot->n_in * slot->n_chosen / slot->n_experts
+                          : 0;
+        if (strstr(slot->name, "embed") != NULL)
+            embed = size;
+        else
+            weights += size;
+        has_head = has_head || strstr(slot->name, "head") != NULL;
+    }
+    free(slots);
+    engine_stats_read(engine, &stats);
+    struct metrics_model out = { .name = name,
+                                 .ctx = model->ctx,
+                                 .n_pages = stats.pages_total[0],
+                                 .flops_per_row = 2 * (weights + (has_head ? 0 : embed)),
+                                 .weight_bytes = (double)model->weight_bytes };
+    for (int32_t g = 0; g < model->kv_shape.n_groups; g++)
+        out.kv_row_bytes += (double)kv_page_bytes(&model->kv_shape, g) / PAGE_TOKENS;
+    return out;
+}
+
 static bool start_model(struct service *s, const struct options *o, struct err *err)
 {
     struct load_choice choice = load_choice_of(o, o->max_seqs);
@@ -189,6 +223,7 @@ static bool start_model(struct service *s, const struct options *o, struct err *
     if (!load_engine(&s->loaded, o, o->max_seqs, o->max_queue, &s->engine, err))
         return false;
     fill_api(s, o);
+    s->server.metrics_model = metrics_model_of(&s->loaded.model, s->server.api.id, s->engine);
     const struct model *model = &s->loaded.model;
     log_info("loaded", "model=%s parameters=%lld backend=\"%s\" ctx=%d ms=%.0f", s->server.api.id,
              (long long)model->n_parameters, model->be->name, (int)model->ctx,

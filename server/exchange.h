@@ -15,6 +15,7 @@
 #include "host/text/detok.h"
 #include "server/prep.h"
 #include "server/metrics.h"
+#include "server/trace.h"
 
 struct http;
 struct conn;
@@ -43,13 +44,13 @@ struct choice {
     int32_t n_characters;   /* code points of text so far, held ones included */
     uint16_t *stop_matched; /* [n_stops] bytes of each stop string that the text ends with now;
                                in the job's arena, as stop_backs */
-    uint64_t last_token_ns;
-    const char *stop_text;     /* the stop string that ended it, or NULL */
-    int32_t stop_token;        /* the stop token id that ended it, -1 */
-    const char *finish_reason; /* NULL: running */
-    bool done;                 /* EVENT_DONE was read, or a stop string matched */
-    bool begun;                /* the first event was seen: echo and role are out */
-    bool prompt_sent;          /* the prompt's ids are out, where they are wanted */
+    uint64_t first_token_ns, last_token_ns; /* 0: none yet */
+    const char *stop_text;                  /* the stop string that ended it, or NULL */
+    int32_t stop_token;                     /* the stop token id that ended it, -1 */
+    const char *finish_reason;              /* NULL: running */
+    bool done;                              /* EVENT_DONE was read, or a stop string matched */
+    bool begun;                             /* the first event was seen: echo and role are out */
+    bool prompt_sent;                       /* the prompt's ids are out, where they are wanted */
     bool final_sent;
 };
 enum exchange_state {
@@ -71,6 +72,7 @@ struct exchange {
     bool body_too_large;
     size_t swallowed;
     uint64_t salt;    /* of the key */
+    bool streaming;   /* counted in metrics.streams */
     bool in_prep;     /* a job of ours is out */
     struct job *lent; /* that job: only its cancelled flag may be touched; NULL with JOB_REPLY */
     struct job *job;  /* ours again after prep; keeps texts and requests alive */
@@ -91,6 +93,7 @@ struct exchange {
     bool crowded_out;     /* the body was dropped: others' bodies fill the memory for them */
     char id[48];          /* chatcmpl-... */
     char request_id[136];
+    struct trace trace;
     int64_t created_s;
     struct exchange *next, *previous; /* the loop's list of live ones */
 };

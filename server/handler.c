@@ -49,6 +49,7 @@ static struct exchange *exchange_open(struct http *http, struct MHD_Connection *
     const char *given = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "X-Request-Id");
     snprintf(x->request_id, sizeof x->request_id, "%s",
              given != NULL && id_is_fine(given) ? given : x->id);
+    trace_read(&x->trace, MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "traceparent"));
     x->next = http->exchanges;
     if (x->next != NULL)
         x->next->previous = x;
@@ -85,6 +86,24 @@ static void add_header(struct MHD_Response *response, const char *name, const ch
         log_warn("header", "name=%s text=\"no memory\"", name);
 }
 
+/* What every reply carries: ids, and the load where it is asked for. */
+static void add_headers(struct exchange *x, struct MHD_Response *response)
+{
+    char text[200];
+    add_header(response, "X-Request-Id", x->request_id);
+    if (trace_response(&x->trace, text, sizeof text)[0] != 0)
+        add_header(response, "traceresponse", text);
+    const char *format =
+        MHD_lookup_connection_value(x->mhd, MHD_HEADER_KIND, "endpoint-load-metrics-format");
+    /* The engine is there once any of these replies has been made by it. */
+    if (format == NULL || x->job == NULL || x->server->engine == NULL)
+        return;
+    struct engine_stats stats;
+    engine_stats_read(x->server->engine, &stats);
+    if (metrics_load_header(format, &stats, text, sizeof text)[0] != 0)
+        add_header(response, "endpoint-load-metrics", text);
+}
+
 static enum MHD_Result queue_reply(struct exchange *x, bool close)
 {
     struct MHD_Response *response =
@@ -93,7 +112,7 @@ static enum MHD_Result queue_reply(struct exchange *x, bool close)
     if (response == NULL)
         return MHD_NO;
     add_header(response, "Content-Type", x->content_type ? x->content_type : "application/json");
-    add_header(response, "X-Request-Id", x->request_id);
+    add_headers(x, response);
     add_header(response, "X-Content-Type-Options", "nosniff");
     if (x->status == 429 || x->status == 503)
         add_header(response, "Retry-After", "1");
@@ -166,8 +185,12 @@ static enum MHD_Result queue_stream(struct exchange *x)
     add_header(response, "Content-Type", "text/event-stream; charset=utf-8");
     add_header(response, "Cache-Control", "no-cache");
     add_header(response, "X-Accel-Buffering", "no");
-    add_header(response, "X-Request-Id", x->request_id);
+    add_headers(x, response);
     enum MHD_Result result = MHD_queue_response(x->mhd, 200, response);
+    if (result == MHD_YES && !x->streaming) {
+        x->streaming = true;
+        x->server->metrics.streams++;
+    }
     MHD_destroy_response(response);
     return result;
 }
@@ -229,13 +252,10 @@ static void submit(struct exchange *x)
     x->state = EXCHANGE_RUNNING;
     x->n_running = x->n_choices;
     server->metrics.unknown_fields += (uint64_t)g->n_unknown;
-    metrics_observe(&server->metrics.params_n, g->n);
     for (int32_t i = 0; i < job->n_requests; i++) {
         struct request *request = job->requests[i];
         request->submit_ns = clock_ns();
         request->id = ++x->http->ids;
-        metrics_observe(&server->metrics.prompt_tokens, request->n_prompt);
-        metrics_observe(&server->metrics.params_max_tokens, request->max_tokens);
         if (!engine_submit(server->engine, request, &x->err)) {
             exchange_cancel(x); /* the ones before it: all or nothing */
             fail(x);
@@ -360,6 +380,7 @@ static bool begin(struct exchange *x, const char *url, const char *method, const
     if (server->auth != NULL && !x->route->open &&
         !auth_check(server->auth, header(x->mhd, "Authorization"), header(x->mhd, "X-Api-Key"),
                     &x->salt)) {
+        x->salt = 0; /* nobody's */
         err_set(&x->err, ERR_UNAUTHORIZED, "a valid API key is needed: Authorization: Bearer KEY");
         *result = refuse(x, x->route->post);
         return false;
@@ -477,6 +498,37 @@ enum MHD_Result handler_access(void *context, struct MHD_Connection *mhd, const 
     return suspend(x); /* a spurious wake-up */
 }
 
+/* One line a request; never its text. A key is told by the beginning of its digest. */
+static void log_request(const struct exchange *x, bool whole)
+{
+    int64_t prompt = 0, cached = 0, tokens = 0;
+    uint64_t first_ns = 0;
+    char trace[80] = "", key[32] = "", ttft[40] = "";
+    for (int32_t i = 0; i < x->n_choices; i++) {
+        const struct choice *c = &x->choices[i];
+        prompt += c->seq == 0 ? c->request->n_prompt : 0;
+        cached += c->seq == 0 ? c->request->n_cached : 0;
+        tokens += c->n_tokens;
+        if (c->n_tokens > 0 && (first_ns == 0 || c->first_token_ns < first_ns))
+            first_ns = c->first_token_ns;
+    }
+    if (x->trace.trace_id[0] != 0)
+        snprintf(trace, sizeof trace, "%s", x->trace.trace_id);
+    if (x->server->auth != NULL && x->salt != 0) {
+        uint8_t digest[4];
+        memcpy(digest, &x->salt, sizeof digest);
+        snprintf(key, sizeof key, "%02x%02x%02x%02x", digest[0], digest[1], digest[2], digest[3]);
+    }
+    if (first_ns > x->started_ns)
+        snprintf(ttft, sizeof ttft, "%.1f", (double)(first_ns - x->started_ns) * 1e-6);
+    log_info("request",
+             "request_id=\"%s\" trace_id=\"%s\" span_id=\"%s\" key_id=\"%s\" path=%s status=%d "
+             "outcome=%s prompt_tokens=%lld cached_tokens=%lld tokens=%lld ttft_ms=%s ms=%.1f",
+             x->request_id, trace, x->trace.span_id, key, x->route ? x->route->path : "-",
+             (int)x->status, whole ? "done" : "cancelled", (long long)prompt, (long long)cached,
+             (long long)tokens, ttft, (double)(clock_ns() - x->started_ns) * 1e-6);
+}
+
 static void count(struct exchange *x, bool whole)
 {
     struct metrics *m = &x->server->metrics;
@@ -487,17 +539,10 @@ static void count(struct exchange *x, bool whole)
                                   : x->status >= 400 ? OUTCOME_4XX
                                                      : OUTCOME_OK;
     m->requests[route][outcome]++;
-    if (!x->server->log_requests || route == ROUTE_INFO)
-        return;
-    int64_t prompt = 0, tokens = 0;
-    for (int32_t i = 0; i < x->n_choices; i++) {
-        prompt += x->choices[i].seq == 0 ? x->choices[i].request->n_prompt : 0;
-        tokens += x->choices[i].n_tokens;
-    }
-    log_info("request", "id=%s path=%s status=%d outcome=%s prompt_tokens=%lld tokens=%lld ms=%.1f",
-             x->request_id, x->route ? x->route->path : "-", (int)x->status,
-             whole ? "done" : "cancelled", (long long)prompt, (long long)tokens,
-             (double)(clock_ns() - x->started_ns) * 1e-6);
+    m->streams -= x->streaming;
+    x->streaming = false;
+    if (x->server->log_requests && route != ROUTE_INFO)
+        log_request(x, whole);
 }
 
 void handler_completed(void *context, struct MHD_Connection *mhd, void **request_context,

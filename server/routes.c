@@ -100,9 +100,9 @@ void route_answer(struct exchange *x)
         if (loaded)
             engine_stats_read(server->engine, &stats);
         x->content_type = "text/plain; version=0.0.4; charset=utf-8";
+        static const struct metrics_model loading = { .name = "", .ctx = INT32_MAX };
         metrics_write(&x->out, &server->metrics, loaded ? &stats : NULL,
-                      loaded ? server->api.id : "", loaded ? server->model->kv_shape.n_groups : 0,
-                      0);
+                      loaded ? &server->metrics_model : &loading);
         return;
     }
     case ROUTE_KIND_JOB:

@@ -26,6 +26,7 @@ struct server {
     struct api_model api;
     struct auth *auth; /* NULL: no key needed */
     struct metrics metrics;
+    struct metrics_model metrics_model;
     size_t body_bytes_max; /* 413 above: 1 MiB, --max-body */
     uint64_t stall_ms_max; /* heartbeat older than this: /health 503 */
     uint64_t drain_ms_max; /* how long SIGTERM lets streams go on */

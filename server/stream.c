@@ -216,27 +216,54 @@ static void begin_choice(struct exchange *x, struct choice *c)
     buf_clear(&text);
 }
 
+/* Every sequence of a prompt has ended: what is known once a prompt. */
+static void observe_request(struct exchange *x, const struct request *request)
+{
+    struct metrics *m = &x->server->metrics;
+    int64_t most = 0;
+    for (int32_t i = 0; i < x->n_choices; i++) {
+        const struct choice *c = &x->choices[i];
+        if (c->request != request)
+            continue;
+        if (!c->done)
+            return;
+        most = c->n_tokens > most ? c->n_tokens : most;
+    }
+    metrics_observe(&m->max_generation_tokens, (double)most);
+    metrics_observe(&m->prompt_tokens, request->n_prompt);
+    metrics_observe(&m->computed_tokens, request->n_prompt - request->n_cached);
+    metrics_observe(&m->params_n, request->n_seqs);
+    metrics_observe(&m->params_max_tokens, request->max_tokens);
+}
+
+static void observe_sequence(struct exchange *x, const struct choice *c)
+{
+    struct metrics *m = &x->server->metrics;
+    const struct request *request = c->request;
+    uint64_t planned = request->first_plan_ns;
+    metrics_observe(&m->e2e, (double)(clock_ns() - x->started_ns) * 1e-9);
+    metrics_observe(&m->generation_tokens, (double)c->n_tokens);
+    if (planned != 0)
+        metrics_observe(&m->queue, (double)(planned - request->submit_ns) * 1e-9);
+    if (c->n_tokens == 0 || planned == 0)
+        return;
+    metrics_observe(&m->prefill, (double)(c->first_token_ns - planned) * 1e-9);
+    metrics_observe(&m->decode, (double)(c->last_token_ns - c->first_token_ns) * 1e-9);
+    metrics_observe(&m->inference, (double)(c->last_token_ns - planned) * 1e-9);
+    if (c->n_tokens > 1)
+        metrics_observe(&m->per_token, (double)(c->last_token_ns - c->first_token_ns) * 1e-9 /
+                                           (double)(c->n_tokens - 1));
+}
+
 static void finish_choice(struct exchange *x, struct choice *c, const char *reason)
 {
     struct metrics *m = &x->server->metrics;
-    uint64_t now = clock_ns();
     c->done = true;
     c->finish_reason = reason;
     x->n_done++;
     x->n_running--;
-    metrics_observe(&m->e2e, (double)(now - x->started_ns) * 1e-9);
-    metrics_observe(&m->generation_tokens, (double)c->n_tokens);
-    const struct request *request = c->request;
-    if (request->first_plan_ns != 0)
-        metrics_observe(&m->queue, (double)(request->first_plan_ns - request->submit_ns) * 1e-9);
-    if (request->first_token_ns != 0 && request->first_plan_ns != 0) {
-        metrics_observe(&m->prefill,
-                        (double)(request->first_token_ns - request->first_plan_ns) * 1e-9);
-        metrics_observe(&m->decode, (double)(now - request->first_token_ns) * 1e-9);
-        if (c->n_tokens > 1)
-            metrics_observe(&m->per_token, (double)(c->last_token_ns - request->first_token_ns) *
-                                               1e-9 / (double)(c->n_tokens - 1));
-    }
+    observe_sequence(x, c);
+    observe_request(x, c->request);
     if (strcmp(reason, "stop") == 0)
         m->success_stop++;
     else if (strcmp(reason, "length") == 0)
@@ -249,11 +276,13 @@ static void finish_choice(struct exchange *x, struct choice *c, const char *reas
 
 static void count_token(struct exchange *x, struct choice *c, uint64_t time_ns)
 {
-    if (c->n_tokens == 0)
-        metrics_observe(&x->server->metrics.ttft, (double)(time_ns - x->started_ns) * 1e-9);
-    else
-        metrics_observe(&x->server->metrics.inter_token,
-                        (double)(time_ns - c->last_token_ns) * 1e-9);
+    struct metrics *m = &x->server->metrics;
+    if (c->n_tokens == 0) {
+        c->first_token_ns = time_ns;
+        metrics_observe(&m->ttft, (double)(time_ns - x->started_ns) * 1e-9);
+    } else {
+        metrics_observe(&m->inter_token, (double)(time_ns - c->last_token_ns) * 1e-9);
+    }
     c->n_tokens++;
     c->last_token_ns = time_ns;
 }
