@@ -196,7 +196,7 @@ struct node *parse_primary(struct parser *parser)
     return NULL;
 }
 
-/* Behind '[': an index or a slice; more of them with commas are a tuple. */
+/* Behind '[': an index or a slice. Several with commas (a tuple as a key) are refused. */
 static struct node *parse_subscript(struct parser *parser, struct node *of)
 {
     struct node *node = parse_node(parser, NODE_ITEM), *parts[3] = { NULL, NULL, NULL };
@@ -344,13 +344,15 @@ static bool parse_argument(struct parser *parser, struct arguments *arguments)
     return value && parse_push(parser, &arguments->items, value);
 }
 
+/* At '('. */
 static bool parse_arguments(struct parser *parser, struct arguments **out)
 {
     struct arguments *arguments = arena_take(&parser->jinja->arena, 1, sizeof *arguments);
     *out = arguments;
     if (!arguments)
         return parse_memory(parser);
-    if (!parse_expect(parser, '(') || !parse_nest(parser))
+    CHECK(parse_skip(parser, '('));
+    if (!parse_nest(parser))
         return false;
     for (bool first = true; !parse_at(parser, ')'); first = false) {
         if (!first && !parse_expect(parser, ','))

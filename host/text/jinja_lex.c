@@ -136,10 +136,11 @@ static bool lex_data(struct lexer *lexer, size_t to, char sign, bool lstrips)
     return true;
 }
 
+/* On behind a tag, which ends at `to`. */
 static void lex_leave(struct lexer *lexer, size_t to)
 {
     lex_advance(lexer, to);
-    lexer->line_starting = to > 0 && lexer->source[to - 1] == '\n';
+    lexer->line_starting = lexer->source[to - 1] == '\n';
 }
 
 /* {% raw %} at `at`? Then where its content begins, else 0. */
@@ -214,9 +215,9 @@ static size_t digits_end(const struct lexer *lexer, size_t at, int base)
         char c = lexer->source[end];
         if (digit_of(c) < base)
             end++;
-        else if (c == '_' && end > at && lexer->source[end - 1] != '_' && end + 1 < lexer->length &&
+        else if (c == '_' && end > at && end + 1 < lexer->length &&
                  digit_of(lexer->source[end + 1]) < base)
-            end++;
+            end++; /* a digit is next: no two underscores in a row */
         else
             break;
     }
@@ -230,9 +231,10 @@ static bool lex_integer(struct lexer *lexer)
     if (lexer->source[at] == '0' && at + 1 < lexer->length) {
         char c = (char)(lexer->source[at + 1] | 0x20);
         int prefix = c == 'x' ? 16 : c == 'o' ? 8 : c == 'b' ? 2 : 0;
-        if (prefix && digits_end(lexer, at + 2, prefix) > at + 2) {
+        size_t first = at + 2 + (at + 2 < lexer->length && lexer->source[at + 2] == '_');
+        if (prefix && digits_end(lexer, first, prefix) > first) {
             base = prefix;
-            at += 2;
+            at = first;
         }
     }
     end = digits_end(lexer, at, base);
@@ -250,11 +252,11 @@ static bool lex_integer(struct lexer *lexer)
     return true;
 }
 
-/* The end of a float at the lexer's place, or 0. */
+/* The end of a float at the lexer's place (behind {{ or {%), or 0. */
 static size_t float_end(const struct lexer *lexer)
 {
     size_t at = digits_end(lexer, lexer->at, 10), end = 0;
-    if (lexer->at > 0 && lexer->source[lexer->at - 1] == '.')
+    if (lexer->source[lexer->at - 1] == '.')
         return 0;
     if (at < lexer->length && lexer->source[at] == '.') {
         size_t fraction = digits_end(lexer, at + 1, 10);

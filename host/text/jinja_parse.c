@@ -363,8 +363,7 @@ static bool parse_macro(struct parser *parser, struct node *node)
     if (!parse_symbol(parser, parser->token->value.text, &node->symbol))
         return false;
     parse_next(parser);
-    if (parser->n_macros == JINJA_NEST_MAX)
-        return jinja_syntax(parser->err, node->line, "macros too deeply nested");
+    CHECK(parser->n_macros < JINJA_NEST_MAX); /* each is a nested level, this one too */
     parser->macros[parser->n_macros++] = node;
     bool good = parse_signature(parser, node) && parse_macro_body(parser, node, "endmacro");
     parser->n_macros--;
@@ -380,6 +379,7 @@ static bool parse_call_block(struct parser *parser, struct node *node)
         return false;
     if (node->a->kind != NODE_CALL)
         return jinja_syntax(parser->err, node->line, "call needs a call");
+    CHECK(parser->n_macros < JINJA_NEST_MAX);
     parser->macros[parser->n_macros++] = node;
     bool good = parse_macro_body(parser, node, "endcall");
     parser->n_macros--;
