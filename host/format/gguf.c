@@ -76,8 +76,7 @@ static const struct {
 enum dtype gguf_dtype(uint32_t number, const char **name)
 {
     const bool known = number < sizeof TENSOR_TYPES / sizeof *TENSOR_TYPES;
-    if (name != NULL)
-        *name = known ? TENSOR_TYPES[number].name : NULL;
+    *name = known ? TENSOR_TYPES[number].name : NULL;
     return known ? TENSOR_TYPES[number].dtype : DTYPE_NONE;
 }
 
@@ -89,7 +88,8 @@ const char *gguf_type_name(enum gguf_type type)
 
 bool gguf_type_is_int(enum gguf_type type)
 {
-    return (type <= GGUF_I32 && type != GGUF_F32) || type == GGUF_U64 || type == GGUF_I64;
+    _Static_assert(GGUF_I32 < GGUF_F32, "the integers of up to 32 bits come first");
+    return type <= GGUF_I32 || type == GGUF_U64 || type == GGUF_I64;
 }
 
 bool gguf_type_is_float(enum gguf_type type)
@@ -108,6 +108,16 @@ static uint64_t little(const uint8_t *bytes, size_t n)
     return value;
 }
 
+/* The next n bytes, which are there. */
+static const uint8_t *pass(struct cursor *cursor, size_t n)
+{
+    const uint8_t *bytes = cursor->at;
+    CHECK(n <= cursor->left);
+    cursor->at += n;
+    cursor->left -= n;
+    return bytes;
+}
+
 static bool take(struct cursor *cursor, size_t n, const uint8_t **bytes, const char *what,
                  struct err *err)
 {
@@ -115,9 +125,7 @@ static bool take(struct cursor *cursor, size_t n, const uint8_t **bytes, const c
         return err_set(err, ERR_FORMAT,
                        "%s: want %zu bytes, the file has %zu left: it is cut short", what, n,
                        cursor->left);
-    *bytes = cursor->at;
-    cursor->at += n;
-    cursor->left -= n;
+    *bytes = pass(cursor, n);
     return true;
 }
 
@@ -143,15 +151,12 @@ static bool take_string(struct cursor *cursor, const char **text, size_t *length
                         struct err *err)
 {
     uint64_t n = 0;
-    const uint8_t *bytes = NULL;
     if (!take_u64(cursor, &n, what, err))
         return false;
     if (n > cursor->left)
         return err_set(err, ERR_FORMAT, "%s: a text of %llu bytes, the file has %zu left", what,
                        (unsigned long long)n, cursor->left);
-    if (!take(cursor, (size_t)n, &bytes, what, err))
-        return false;
-    *text = (const char *)bytes;
+    *text = (const char *)pass(cursor, (size_t)n);
     *length = (size_t)n;
     return true;
 }
@@ -206,7 +211,6 @@ static bool take_type(struct cursor *cursor, enum gguf_type *type, struct err *e
 /* Elements: skipped over, and proven to be there. */
 static bool take_elements(struct cursor *cursor, struct gguf_value *value, struct err *err)
 {
-    const uint8_t *bytes = NULL;
     const size_t element = TYPES[value->type].bytes;
     value->bytes = cursor->at;
     const size_t least = value->type == GGUF_STRING ? 8 : element;
@@ -215,8 +219,7 @@ static bool take_elements(struct cursor *cursor, struct gguf_value *value, struc
                        (unsigned long long)value->n, TYPES[value->type].name, cursor->left);
     if (value->type != GGUF_STRING) {
         value->size = (size_t)value->n * element;
-        if (!take(cursor, value->size, &bytes, "value", err))
-            return false;
+        const uint8_t *bytes = pass(cursor, value->size);
         for (size_t i = 0; value->type == GGUF_BOOL && i < value->size; i++)
             if (bytes[i] > 1)
                 return err_set(err, ERR_FORMAT, "the bool %zu is %u, want 0 or 1", i, bytes[i]);

@@ -79,5 +79,5 @@ const char *gguf_type_name(enum gguf_type type);
 void gguf_next_string(const uint8_t **at, const char **text, size_t *length);
 
 /* The block or element type of a tensor's type number; NONE when nibble does not read it. *name
- * (may be NULL) is its own name, NULL when nobody knows the number. */
+ * is its own name, NULL when nobody knows the number. */
 enum dtype gguf_dtype(uint32_t number, const char **name);

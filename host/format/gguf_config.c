@@ -172,8 +172,8 @@ static bool get_number(const struct writer *w, const char *name, double *value)
     return gguf_opt_float(w->gguf, key_of(w, name, key), value, w->err);
 }
 
-/* Copies a number under another name when it is there. */
-static bool copy_number(const struct writer *w, const char *from, const char *to)
+/* Copies a number under one or two other names when it is there. */
+static bool copy_number(const struct writer *w, const char *from, const char *to, const char *too)
 {
     double value = 0;
     if (!has(w, from))
@@ -181,6 +181,8 @@ static bool copy_number(const struct writer *w, const char *from, const char *to
     if (!get_number(w, from, &value))
         return false;
     put_number(w, to, value);
+    if (too != NULL)
+        put_number(w, too, value);
     return true;
 }
 
@@ -195,8 +197,9 @@ static bool layer_has(const struct writer *w, const char *name)
 /* ---- rope -------------------------------------------------------------------------------------
  */
 
-/* What frequencies are divided by, from a tensor of floats; they become a list. */
-static bool put_factors(const struct writer *w, const char *key, const char *name)
+/* What frequencies are divided by, from a tensor of floats; they become a list, under one or two
+ * names. */
+static bool put_factors(const struct writer *w, const char *key, const char *too, const char *name)
 {
     const struct tensor *tensor = gguf_model_tensor(w->model, name);
     float values[FACTORS_MAX];
@@ -207,15 +210,18 @@ static bool put_factors(const struct writer *w, const char *key, const char *nam
                        FACTORS_MAX);
     const size_t n = (size_t)tensor->dims[0];
     gguf_dequantize(values, tensor->data, tensor->dtype, n);
-    buf_printf(w->out, ", \"%s\": [", key);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         if (!isfinite(values[i]) || values[i] <= 0)
             return err_set(w->err, ERR_FORMAT, "tensor %s: element %zu is %g, want above 0", name,
                            i, (double)values[i]);
-        buf_puts(w->out, i == 0 ? "" : ", ");
-        buf_put_json_number(w->out, (double)values[i]);
+    for (; key != NULL; key = too, too = NULL) {
+        buf_printf(w->out, ", \"%s\": ", key);
+        for (size_t i = 0; i < n; i++) {
+            buf_puts(w->out, i == 0 ? "[" : ", ");
+            buf_put_json_number(w->out, (double)values[i]);
+        }
+        buf_puts(w->out, "]");
     }
-    buf_puts(w->out, "]");
     return true;
 }
 
@@ -245,8 +251,7 @@ static bool put_divisors(const struct writer *w, int64_t positions)
                "{\"rope_type\": \"longrope\", \"factor\": 1, \"attention_factor\": 1, "
                "\"original_max_position_embeddings\": %lld",
                (long long)positions);
-    if (!put_factors(w, "short_factor", "rope_freqs.weight") ||
-        !put_factors(w, "long_factor", "rope_freqs.weight"))
+    if (!put_factors(w, "short_factor", "long_factor", "rope_freqs.weight"))
         return false;
     buf_puts(w->out, "}");
     return true;
@@ -262,8 +267,8 @@ static bool put_longrope(const struct writer *w, int64_t positions)
     buf_puts(w->out, "{\"rope_type\": \"longrope\"");
     /* llama.cpp's attn_factor is what cos and sin are multiplied by, in both variants. */
     if (!copy_member(w, "rope.scaling.attn_factor", "attention_factor") ||
-        !put_factors(w, "short_factor", "rope_factors_short.weight") ||
-        !put_factors(w, "long_factor", "rope_factors_long.weight"))
+        !put_factors(w, "short_factor", NULL, "rope_factors_short.weight") ||
+        !put_factors(w, "long_factor", NULL, "rope_factors_long.weight"))
         return false;
     buf_puts(w->out, "}");
     return true;
@@ -406,7 +411,7 @@ static bool put_window(const struct writer *w)
     return true;
 }
 
-static bool put_biases(const struct writer *w)
+static void put_biases(const struct writer *w)
 {
     const bool qkv = layer_has(w, "attn_q.bias"), o = layer_has(w, "attn_output.bias");
     if (strcmp(w->arch, "stablelm") == 0) {
@@ -419,18 +424,17 @@ static bool put_biases(const struct writer *w)
         put_bool(w, "attention_bias", strcmp(w->arch, "glm4") == 0 ? qkv : o);
     }
     put_bool(w, "mlp_bias", layer_has(w, "ffn_down.bias"));
-    return true;
 }
 
 static bool put_multipliers(const struct writer *w)
 {
     if (strcmp(w->arch, "cohere2") == 0)
-        return copy_number(w, "logit_scale", "logit_scale");
-    return copy_number(w, "embedding_scale", "embedding_multiplier") &&
-           copy_number(w, "residual_scale", "residual_multiplier") &&
-           copy_number(w, "attention.scale", "attention_multiplier") &&
-           copy_number(w, "logit_scale", "logits_scaling") &&
-           copy_number(w, "final_logit_softcapping", "final_logit_softcapping");
+        return copy_number(w, "logit_scale", "logit_scale", NULL);
+    return copy_number(w, "embedding_scale", "embedding_multiplier", NULL) &&
+           copy_number(w, "residual_scale", "residual_multiplier", NULL) &&
+           copy_number(w, "attention.scale", "attention_multiplier", NULL) &&
+           copy_number(w, "logit_scale", "logits_scaling", NULL) &&
+           copy_number(w, "final_logit_softcapping", "final_logit_softcapping", NULL);
 }
 
 /* ---- tokens that begin and end a text ---------------------------------------------------------
@@ -508,26 +512,15 @@ static bool head_dim_of(const struct writer *w, int64_t hidden, int64_t n_heads,
     return true;
 }
 
-bool gguf_head_dim(const struct gguf_model *model, const struct gguf_arch *arch, int64_t *head_dim,
-                   struct err *err)
+static bool put_shape(const struct writer *w, int64_t vocab, int64_t *head_dim)
 {
-    const struct writer w = { model, &model->parts[0], arch->name, NULL, err };
-    int64_t hidden, n_heads;
-    return need_int(&w, "embedding_length", &hidden) &&
-           need_int(&w, "attention.head_count", &n_heads) &&
-           head_dim_of(&w, hidden, n_heads, head_dim);
-}
-
-static bool put_shape(const struct writer *w, int64_t vocab)
-{
-    int64_t hidden, n_layers, n_heads, n_kv, head_dim, width, positions;
+    int64_t hidden, n_layers, n_heads, n_kv, width, positions;
     if (!need_int(w, "embedding_length", &hidden) || !need_int(w, "block_count", &n_layers) ||
         !need_int(w, "attention.head_count", &n_heads) ||
         !need_int(w, "feed_forward_length", &width) || !need_int(w, "context_length", &positions))
         return false;
     n_kv = n_heads;
-    if (!get_int(w, "attention.head_count_kv", &n_kv) ||
-        !head_dim_of(w, hidden, n_heads, &head_dim))
+    if (!get_int(w, "attention.head_count_kv", &n_kv) || !head_dim_of(w, hidden, n_heads, head_dim))
         return false;
     if (strcmp(w->arch, "gpt-oss") == 0 && !get_int(w, "expert_feed_forward_length", &width))
         return false;
@@ -536,16 +529,16 @@ static bool put_shape(const struct writer *w, int64_t vocab)
     put_int(w, "num_hidden_layers", n_layers);
     put_int(w, "num_attention_heads", n_heads);
     put_int(w, "num_key_value_heads", n_kv);
-    put_int(w, "head_dim", head_dim);
+    put_int(w, "head_dim", *head_dim);
     put_int(w, "intermediate_size", width);
     put_int(w, "max_position_embeddings", positions);
-    if (strncmp(w->arch, "gemma", 5) == 0 && !put_gemma(w, n_layers, hidden, n_heads, head_dim))
+    if (strncmp(w->arch, "gemma", 5) == 0 && !put_gemma(w, n_layers, hidden, n_heads, *head_dim))
         return false;
-    return put_rope(w, head_dim, positions);
+    return put_rope(w, *head_dim, positions);
 }
 
 bool gguf_config_text(const struct gguf_model *model, const struct gguf_arch *arch, struct buf *out,
-                      struct err *err)
+                      int64_t *head_dim, struct err *err)
 {
     const struct writer writer = { model, &model->parts[0], arch->name, out, err };
     const struct writer *w = &writer;
@@ -571,15 +564,15 @@ bool gguf_config_text(const struct gguf_model *model, const struct gguf_arch *ar
     put_bool(w, "tie_word_embeddings", gguf_model_tensor(model, "output.weight") == NULL);
     /* transformers' names differ by family; config.c reads the one it wants. */
     if (arch->flags & GGUF_LAYER_NORM) {
-        if (!copy_number(w, "attention.layer_norm_epsilon", "layer_norm_eps") ||
-            !copy_number(w, "attention.layer_norm_epsilon", "norm_epsilon"))
+        if (!copy_number(w, "attention.layer_norm_epsilon", "layer_norm_eps", "norm_epsilon"))
             return false;
-    } else if (!copy_number(w, "attention.layer_norm_rms_epsilon", "rms_norm_eps")) {
+    } else if (!copy_number(w, "attention.layer_norm_rms_epsilon", "rms_norm_eps", NULL)) {
         return false;
     }
-    if (!put_shape(w, vocab) || !put_window(w) || !put_experts(w) || !put_biases(w) ||
+    if (!put_shape(w, vocab, head_dim) || !put_window(w) || !put_experts(w) ||
         !put_multipliers(w) || !put_special(w, vocab))
         return false;
+    put_biases(w);
     buf_puts(out, "\n}\n");
-    return !out->failed || err_set(err, ERR_MEMORY, "no memory for a configuration");
+    return true;
 }

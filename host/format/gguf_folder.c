@@ -87,8 +87,10 @@ static bool check_total(const struct gguf_model *model, struct err *err)
 {
     int64_t wanted = -1, found = 0;
     const struct gguf *first = &model->parts[0];
-    if (!gguf_opt_int(first, "split.tensors.count", 0, INT32_MAX, &wanted, err))
+    if (!gguf_opt_int(first, "split.tensors.count", 0, INT32_MAX, &wanted, err)) {
+        err_prefix(err, "%s", first->label);
         return false;
+    }
     for (int32_t i = 0; i < model->n_parts; i++)
         found += model->parts[i].n_tensors;
     if (model->n_parts > 1 && wanted >= 0 && wanted != found)
@@ -123,8 +125,6 @@ static bool keep_text(struct buf *buf, struct hf_text *text, struct err *err)
 {
     if (buf->failed)
         return err_set(err, ERR_MEMORY, "no memory for a text of %zu bytes", buf->length);
-    if (buf->length == 0)
-        return true;
     *text = (struct hf_text){ .bytes = buf->bytes, .size = buf->length, .owned = true };
     *buf = (struct buf){ 0 };
     return true;
@@ -138,12 +138,14 @@ static bool open_weights(struct hf_folder *folder, struct gguf_model *model, str
     struct buf config;
     struct err *why = &folder->config_missing;
     int32_t n_tensors = 0;
+    int64_t head_dim = 0;
     for (int32_t i = 0; i < model->n_parts; i++)
         n_tensors += model->parts[i].n_tensors;
     buf_init(&config, TEXT_BYTES_MAX);
     bool ok = n_tensors > 0 || err_set(why, ERR_UNSUPPORTED, "holds a vocabulary, and no tensors");
-    ok = ok && gguf_arch_of(model, &arch, why) && gguf_config_text(model, arch, &config, why) &&
-         gguf_move_tensors(model, arch, &folder->tensors, why) &&
+    ok = ok && gguf_arch_of(model, &arch, why) &&
+         gguf_config_text(model, arch, &config, &head_dim, why) &&
+         gguf_move_tensors(model, arch, head_dim, &folder->tensors, why) &&
          keep_text(&config, &folder->config, why);
     buf_clear(&config);
     if (ok || why->code != ERR_MEMORY)

@@ -32,15 +32,13 @@ MUST_USE bool gguf_arch_of(const struct gguf_model *model, const struct gguf_arc
 /* In any part; NULL when there is none. O(tensors). */
 const struct tensor *gguf_model_tensor(const struct gguf_model *model, const char *name);
 
-/* The text of a config.json. */
+/* The text of a config.json (look at out->failed), and the features of an attention head. */
 MUST_USE bool gguf_config_text(const struct gguf_model *model, const struct gguf_arch *arch,
-                               struct buf *out, struct err *err);
-/* Features of an attention head. */
-MUST_USE bool gguf_head_dim(const struct gguf_model *model, const struct gguf_arch *arch,
-                            int64_t *head_dim, struct err *err);
+                               struct buf *out, int64_t *head_dim, struct err *err);
 /* Moves the parts' tensors into `dir`, named as in a Hugging Face checkpoint: experts one by one,
- * rows of q and k marked (tensor.pairs). Tensors that the config has consumed are left out; names
- * that nobody knows stay as they are, and the loader refuses them. The parts' mappings go to `dir`
- * one by one as their tensors are added; whatever happens, gguf_clear on each part stays right. */
+ * rows of q and k marked (tensor.pairs) where heads have head_dim features. Tensors that the config
+ * has consumed are left out; names that nobody knows stay as they are, and the loader refuses them.
+ * The parts' mappings go to `dir` one by one as their tensors are added; whatever happens,
+ * gguf_clear on each part stays right. */
 MUST_USE bool gguf_move_tensors(struct gguf_model *model, const struct gguf_arch *arch,
-                                struct tensor_dir *dir, struct err *err);
+                                int64_t head_dim, struct tensor_dir *dir, struct err *err);

@@ -249,13 +249,11 @@ static bool move_part(struct gguf *part, const char *arch, int32_t pairs, struct
     return ok;
 }
 
-bool gguf_move_tensors(struct gguf_model *model, const struct gguf_arch *arch,
+bool gguf_move_tensors(struct gguf_model *model, const struct gguf_arch *arch, int64_t head_dim,
                        struct tensor_dir *dir, struct err *err)
 {
-    int64_t head_dim = 0;
-    if ((arch->flags & GGUF_PAIRS) && !gguf_head_dim(model, arch, &head_dim, err))
-        return false;
-    const int32_t pairs = head_dim % 2 == 0 && head_dim < INT32_MAX ? (int32_t)head_dim : 0;
+    const bool paired = (arch->flags & GGUF_PAIRS) != 0 && head_dim % 2 == 0;
+    const int32_t pairs = paired ? (int32_t)head_dim : 0; /* gguf_config_text has bounded it */
     for (int32_t i = 0; i < model->n_parts; i++)
         if (!move_part(&model->parts[i], arch->name, pairs, dir, err))
             return false;

@@ -11,10 +11,14 @@ void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *old, size_t size);
 void *__real_aligned_alloc(size_t align, size_t size);
+char *__real_strdup(const char *text);
+char *__real_strndup(const char *text, size_t length);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 void *__wrap_aligned_alloc(size_t align, size_t size);
+char *__wrap_strdup(const char *text);
+char *__wrap_strndup(const char *text, size_t length);
 
 void fail_alloc_at(int64_t n)
 {
@@ -56,6 +60,16 @@ void *__wrap_realloc(void *old, size_t size)
 void *__wrap_aligned_alloc(size_t align, size_t size)
 {
     return must_fail() ? NULL : __real_aligned_alloc(align, size);
+}
+
+char *__wrap_strdup(const char *text)
+{
+    return must_fail() ? NULL : __real_strdup(text);
+}
+
+char *__wrap_strndup(const char *text, size_t length)
+{
+    return must_fail() ? NULL : __real_strndup(text, length);
 }
 
 void *fail_alloc_malloc(size_t size)

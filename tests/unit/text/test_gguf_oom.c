@@ -46,27 +46,48 @@ static bool open_all(const uint8_t *bytes, size_t size, struct err *err)
     return ok;
 }
 
-static void test_each_fails(void **state)
+static char path[600];
+/* The same by its path. */
+static bool open_path(const uint8_t *bytes, size_t size, struct err *err)
 {
-    (void)state;
+    struct hf_folder folder;
+    (void)bytes;
+    (void)size;
+    if (!hf_folder_open(&folder, path, err))
+        return false;
+    hf_folder_close(&folder);
+    return true;
+}
+
+static void each_fails(bool (*open)(const uint8_t *bytes, size_t size, struct err *err))
+{
     struct err err;
     size_t size;
     uint8_t *bytes = make_file(&size);
+    snprintf(path, sizeof path, "%s/m.gguf", temp_dir());
+    write_file(path, bytes, size);
     fail_alloc_at(INT64_MAX);
-    assert_ok(open_all(bytes, size, &err), &err);
+    assert_ok(open(bytes, size, &err), &err);
     const int64_t n = fail_alloc_seen();
     fail_alloc_off();
     assert_true(n > 20);
     for (int64_t i = 1; i <= n; i++) {
         err = (struct err){ 0 };
         fail_alloc_at(i);
-        const bool good = open_all(bytes, size, &err);
+        const bool good = open(bytes, size, &err);
         fail_alloc_off();
         if (good || err.code != ERR_MEMORY)
             fail_msg("allocation %d of %d: %s, code %d", (int)i, (int)n, err.text, err.code);
     }
     print_message("%d allocations\n", (int)n);
     free(bytes);
+}
+
+static void test_each_fails(void **state)
+{
+    (void)state;
+    each_fails(open_all);
+    each_fails(open_path);
 }
 
 int main(void)
