@@ -206,6 +206,27 @@ static struct metrics_model metrics_model_of(const struct model *model, const ch
     return out;
 }
 
+static void fill_info(struct service *s, const struct options *o)
+{
+    const struct model *model = &s->loaded.model;
+    struct metrics_model *numbers = &s->server.metrics_model;
+    *numbers = metrics_model_of(model, s->server.api.id, s->engine);
+    s->server.info = (struct api_server){
+        .version = NIBBLE_VERSION,
+        .device = model->be->name,
+        .n_slots = o->max_seqs,
+        .n_queue = o->max_queue,
+        .page_tokens = PAGE_TOKENS,
+        .n_pages = numbers->n_pages,
+        .chat_template = model->chat != NULL ? model->chat_source : NULL,
+        .bos = model->bos_text,
+        .eos = model->eos_text,
+        .unk = model->unk_text,
+        .pad = model->pad_text,
+        .has_tokenizer = model->tokenizer != NULL,
+    };
+}
+
 static bool start_model(struct service *s, const struct options *o, struct err *err)
 {
     struct load_choice choice = load_choice_of(o, o->max_seqs);
@@ -223,7 +244,7 @@ static bool start_model(struct service *s, const struct options *o, struct err *
     if (!load_engine(&s->loaded, o, o->max_seqs, o->max_queue, &s->engine, err))
         return false;
     fill_api(s, o);
-    s->server.metrics_model = metrics_model_of(&s->loaded.model, s->server.api.id, s->engine);
+    fill_info(s, o);
     const struct model *model = &s->loaded.model;
     log_info("loaded", "model=%s parameters=%lld backend=\"%s\" ctx=%d ms=%.0f", s->server.api.id,
              (long long)model->n_parameters, model->be->name, (int)model->ctx,

@@ -407,7 +407,7 @@ static enum MHD_Result dispatch(struct exchange *x)
         return MHD_NO;
     if (x->state == EXCHANGE_REPLY)
         return queue_reply(x, false);
-    if (!x->route->post) {
+    if (!x->route->post || x->route->kind == ROUTE_KIND_UNSUPPORTED) {
         route_answer(x);
         x->state = EXCHANGE_REPLY;
         return queue_reply(x, false);

@@ -39,6 +39,12 @@ enum route_kind {
     ROUTE_KIND_MODELS,
     ROUTE_KIND_METRICS,
     ROUTE_KIND_VERSION,
+    ROUTE_KIND_LOAD,
+    ROUTE_KIND_SERVER_INFO,
+    ROUTE_KIND_TOKENIZER_INFO,
+    ROUTE_KIND_PROPS,
+    ROUTE_KIND_SLOTS,
+    ROUTE_KIND_UNSUPPORTED, /* known by name, not done here: 501 */
     ROUTE_KIND_JOB
 };
 struct http_route {

@@ -2,6 +2,7 @@
  *
  * A long prompt costs milliseconds of JSON, template and tokenizer; here it stalls nobody. */
 #include "server/prep.h"
+#include "api/info.h"
 #include "server/exchange.h"
 #include "server/server.h"
 #include <pthread.h>
@@ -257,6 +258,23 @@ static bool run_apply_template(struct job *job, struct err *err)
     return ok;
 }
 
+/* The ids that a request would run with; all that it would be refused for, it is refused for here.
+ */
+static bool run_render(struct job *job, struct err *err)
+{
+    const struct api_model *model = &job->server->api;
+    struct generate *g = &job->generate;
+    bool parsed = job->kind == JOB_RENDER_CHAT
+                      ? api_parse_chat(g, job->root, model, &job->arena, err)
+                      : api_parse_completion(g, job->root, model, &job->arena, err);
+    if (!parsed || !make_requests(job, err))
+        return false;
+    for (int32_t i = 0; i < job->n_requests; i++)
+        api_write_render(&job->reply, model, g->kind, i, job->requests[i]->prompt,
+                         job->requests[i]->n_prompt, i == job->n_requests - 1);
+    return true;
+}
+
 static bool run(struct job *job, struct err *err)
 {
     if (job->kind == JOB_REPLY) {
@@ -282,6 +300,9 @@ static bool run(struct job *job, struct err *err)
         return run_detokenize(job, err);
     case JOB_APPLY_TEMPLATE:
         return run_apply_template(job, err);
+    case JOB_RENDER_CHAT:
+    case JOB_RENDER_COMPLETION:
+        return run_render(job, err);
     case JOB_REPLY:
         break;
     }

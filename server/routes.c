@@ -1,8 +1,10 @@
 /* routes.c - the table of paths, and the answers that need no worker and never wait for the engine.
  */
+#include <stdlib.h>
 #include <string.h>
+#include "api/error.h"
 #include "api/text.h"
-#include "server/http.h"
+#include "server/loop.h"
 
 static const struct http_route routes[] = {
     { "/v1/chat/completions", true, false, ROUTE_KIND_JOB, JOB_CHAT, ROUTE_CHAT },
@@ -11,6 +13,8 @@ static const struct http_route routes[] = {
     { "/tokenize", true, false, ROUTE_KIND_JOB, JOB_TOKENIZE, ROUTE_TEXT },
     { "/detokenize", true, false, ROUTE_KIND_JOB, JOB_DETOKENIZE, ROUTE_TEXT },
     { "/apply-template", true, false, ROUTE_KIND_JOB, JOB_APPLY_TEMPLATE, ROUTE_TEXT },
+    { "/v1/chat/completions/render", true, false, ROUTE_KIND_JOB, JOB_RENDER_CHAT, ROUTE_TEXT },
+    { "/v1/completions/render", true, false, ROUTE_KIND_JOB, JOB_RENDER_COMPLETION, ROUTE_TEXT },
     { "/", false, true, ROUTE_KIND_PAGE, JOB_CHAT, ROUTE_INFO },
     { "/health", false, true, ROUTE_KIND_HEALTH, JOB_CHAT, ROUTE_INFO },
     { "/ping", false, true, ROUTE_KIND_HEALTH, JOB_CHAT, ROUTE_INFO },
@@ -20,6 +24,18 @@ static const struct http_route routes[] = {
     { "/models", false, false, ROUTE_KIND_MODELS, JOB_CHAT, ROUTE_INFO },
     { "/metrics", false, false, ROUTE_KIND_METRICS, JOB_CHAT, ROUTE_INFO },
     { "/version", false, false, ROUTE_KIND_VERSION, JOB_CHAT, ROUTE_INFO },
+    { "/load", false, false, ROUTE_KIND_LOAD, JOB_CHAT, ROUTE_INFO },
+    { "/server_info", false, false, ROUTE_KIND_SERVER_INFO, JOB_CHAT, ROUTE_INFO },
+    { "/tokenizer_info", false, false, ROUTE_KIND_TOKENIZER_INFO, JOB_CHAT, ROUTE_INFO },
+    { "/props", false, false, ROUTE_KIND_PROPS, JOB_CHAT, ROUTE_INFO },
+    { "/slots", false, false, ROUTE_KIND_SLOTS, JOB_CHAT, ROUTE_INFO },
+    { "/score", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
+    { "/v1/score", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
+    { "/rerank", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
+    { "/reranking", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
+    { "/v1/rerank", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
+    { "/v1/reranking", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
+    { "/v2/rerank", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
 };
 
 const struct http_route *route_find(const char *path)
@@ -65,6 +81,102 @@ static void answer_state(struct exchange *x, bool ready)
         reason, reason);
 }
 
+/* ---- llama-server's slots ---------------------------------------------------------------------
+ *
+ * The engine has slots of its own that only its thread may look at: what the http thread knows is
+ * which sequences are out, and the engine's count of those that run. So a slot's number is its
+ * place among the running ones, oldest first. */
+
+static int32_t gather_slots(const struct exchange *own, struct api_slot *slots, int32_t n_max,
+                            bool begun)
+{
+    int32_t n = 0;
+    const struct exchange *x = own;
+    while (x->next != NULL) /* the list is newest first */
+        x = x->next;
+    for (; x != NULL && n < n_max; x = x->previous)
+        for (int32_t i = 0; i < x->n_choices && n < n_max; i++) {
+            const struct choice *c = &x->choices[i];
+            if (c->done || c->begun != begun)
+                continue;
+            slots[n++] = (struct api_slot){ .sampling = &c->request->sampling,
+                                            .n_max = c->request->max_tokens,
+                                            .n_decoded = c->n_tokens,
+                                            .id_task = c->request->id };
+        }
+    return n;
+}
+
+static void answer_slots(struct exchange *x)
+{
+    struct server *server = x->server;
+    struct engine_stats stats;
+    int32_t n_slots = server->info.n_slots, n;
+    const char *fail =
+        MHD_lookup_connection_value(x->mhd, MHD_GET_ARGUMENT_KIND, "fail_on_no_slot");
+    struct api_slot *slots = calloc((size_t)n_slots, sizeof *slots);
+    if (slots == NULL) {
+        err_set(&x->err, ERR_MEMORY, "no memory for %d slots", (int)n_slots);
+        x->status = api_status(x->err.code);
+        api_write_error(&x->out, &x->err, 0, 0);
+        return;
+    }
+    engine_stats_read(server->engine, &stats);
+    n = gather_slots(x->http->exchanges, slots, n_slots, true);
+    if (stats.running > n) /* those whose prompt is being read have no event yet */
+        n += gather_slots(x->http->exchanges, slots + n,
+                          (stats.running < n_slots ? stats.running : n_slots) - n, false);
+    if (fail != NULL && strcmp(fail, "0") != 0 && n >= n_slots) {
+        err_set(&x->err, ERR_UNAVAILABLE, "no slot is free");
+        x->status = 503;
+        api_write_error(&x->out, &x->err, 0, 0);
+    } else {
+        api_write_slots(&x->out, &server->api, &server->info, slots, n);
+    }
+    free(slots);
+}
+
+/* Requests that are being worked on. */
+static int32_t count_load(const struct exchange *x)
+{
+    int32_t n = 0;
+    for (; x != NULL; x = x->next)
+        n += x->state == EXCHANGE_PREP || x->state == EXCHANGE_RUNNING ||
+             (x->state == EXCHANGE_STREAM && !x->out_final);
+    return n;
+}
+
+/* Answers that need the model; x->status is 503 while there is none. */
+static void answer_loaded(struct exchange *x)
+{
+    struct server *server = x->server;
+    switch (x->route->kind) {
+    case ROUTE_KIND_MODELS:
+        api_write_models(&x->out, &server->api);
+        return;
+    case ROUTE_KIND_SERVER_INFO:
+        api_write_server_info(&x->out, &server->api, &server->info);
+        return;
+    case ROUTE_KIND_TOKENIZER_INFO:
+        if (server->info.has_tokenizer) {
+            api_write_tokenizer_info(&x->out, &server->api, &server->info);
+            return;
+        }
+        err_set(&x->err, ERR_UNSUPPORTED, "%s", server->api.no_tokenizer);
+        x->status = api_status(x->err.code);
+        api_write_error(&x->out, &x->err, 0, 0);
+        return;
+    case ROUTE_KIND_PROPS:
+        api_write_props(&x->out, &server->api, &server->info);
+        return;
+    case ROUTE_KIND_SLOTS:
+        answer_slots(x);
+        return;
+    default:
+        CHECK(false && "a route that needs the model");
+    }
+}
+
 void route_answer(struct exchange *x)
 {
     struct server *server = x->server;
@@ -88,11 +200,18 @@ void route_answer(struct exchange *x)
     case ROUTE_KIND_VERSION:
         buf_puts(&x->out, "{\"version\":\"" NIBBLE_VERSION "\"}");
         return;
+    case ROUTE_KIND_LOAD:
+        buf_printf(&x->out, "{\"server_load\":%d}", (int)count_load(x->http->exchanges));
+        return;
     case ROUTE_KIND_MODELS:
-        if (state == SERVER_LOADING)
+    case ROUTE_KIND_SERVER_INFO:
+    case ROUTE_KIND_TOKENIZER_INFO:
+    case ROUTE_KIND_PROPS:
+    case ROUTE_KIND_SLOTS:
+        if (state == SERVER_LOADING || server->engine == NULL)
             answer_state(x, false);
         else
-            api_write_models(&x->out, &server->api);
+            answer_loaded(x);
         return;
     case ROUTE_KIND_METRICS: {
         struct engine_stats stats;
@@ -105,6 +224,13 @@ void route_answer(struct exchange *x)
                       loaded ? &server->metrics_model : &loading);
         return;
     }
+    case ROUTE_KIND_UNSUPPORTED:
+        err_set(&x->err, ERR_UNSUPPORTED,
+                "%s: ranking of texts is known, and not implemented in this server",
+                x->route->path);
+        x->status = api_status(x->err.code);
+        api_write_error(&x->out, &x->err, 0, 0);
+        return;
     case ROUTE_KIND_JOB:
         break;
     }

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "api/generate.h"
+#include "api/info.h"
 #include "host/engine/engine.h"
 #include "host/model/model.h"
 #include "server/auth.h"
@@ -24,6 +25,7 @@ struct server {
     struct model *model;   /* borrowed */
     struct engine *engine; /* borrowed */
     struct api_model api;
+    struct api_server info;
     struct auth *auth; /* NULL: no key needed */
     struct metrics metrics;
     struct metrics_model metrics_model;
