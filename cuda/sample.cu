@@ -12,7 +12,7 @@
  *   - logits so close that their distances from the greatest are one double rank by their own size
  *     here and as equals there;
  *   - log-probabilities may differ in the last bit of the float.
- * typical_p is not here: sample_fits.
+ * typical_p and chains are not here: sample_fits.
  *
  * Bytes: a row is 4 vocab (512 KB of 128k tokens), in L2 because the head product has just written
  * it. One SM reads 64 bytes a clock there: 5 us a pass; and a weight is 40 operations in double, 45
@@ -495,7 +495,7 @@ sample_kernel(const __grid_constant__ struct sample_args a)
 bool sample_fits(const struct sample_row *row)
 {
     return row->params->n_top <= SAMPLE_TOP_MAX &&
-           (row->target >= 0 || !(row->params->typical_p < 1.0f));
+           (row->target >= 0 || (!(row->params->typical_p < 1.0f) && row->params->chain == NULL));
 }
 /* Shared things, changed logits, counts of the history. */
 static size_t row_bytes_of(int32_t vocab)

@@ -91,9 +91,23 @@ static int32_t put_ids(const struct sampling_turn *turn, int32_t *used, const vo
     return at;
 }
 
+/* What may be drawn, by both masks, behind the ints that are there; -1 when there is no room. */
+static int32_t put_mask(const struct sampling_turn *turn, int32_t *used,
+                        const struct sample_row *row, int32_t n_words)
+{
+    const uint32_t *first = row->mask != NULL ? row->mask : row->params->allowed;
+    const int32_t at = put_ids(turn, used, first, n_words);
+    if (at < 0 || row->mask == NULL || row->params->allowed == NULL)
+        return at;
+    for (int32_t i = 0; i < n_words; i++)
+        turn->ids[at + i] = (int32_t)(row->mask[i] & row->params->allowed[i]);
+    return at;
+}
+
 static bool wants_history(const struct sample_params *p)
 {
-    return p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
+    return p->chain != NULL || p->repetition_penalty != 1 || p->presence_penalty != 0 ||
+           p->frequency_penalty != 0;
 }
 
 /* False: the host form must do this row. */
@@ -140,8 +154,8 @@ static bool pack_row(const struct cuda *cuda, const struct sampling_turn *turn,
     if (to->history_at >= 0 && to->biases_at >= 0)
         to->banned_at = put_ids(turn, used, row->banned, row->n_banned);
     bool fits = to->history_at >= 0 && to->biases_at >= 0 && to->banned_at >= 0;
-    if (fits && row->mask != NULL) {
-        to->mask_at = put_ids(turn, used, row->mask, (cuda->limits.vocab + 31) / 32);
+    if (fits && (row->mask != NULL || p->allowed != NULL)) {
+        to->mask_at = put_mask(turn, used, row, (cuda->limits.vocab + 31) / 32);
         fits = to->mask_at >= 0;
     }
     if (!fits)

@@ -4,37 +4,11 @@
  * the border they cut at by selection (a histogram, then quickselect inside one bin), never by
  * sorting the vocabulary. Invariant: `counts` and `seen` are all zero between calls. One sampler
  * belongs to one thread; allocates in sampler_open only. */
-#include "host/backend/sampler.h"
-
-#include <float.h>
+#include "host/backend/sampler_parts.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include "host/base/rng.h"
-
-/* Bins of the first selection pass: 16 KB of sums stay in L1, and a vocabulary of 128k leaves a few
- * hundred candidates in the bin that is cut. */
-enum { BINS = 2048 };
-static const float GREEDY_BELOW = 1e-5f;
-
-/* A candidate while a border is sought: ordered by key descending, then id ascending. */
-struct ranked {
-    double key, weight;
-    int32_t id;
-};
-struct sampler {
-    int32_t vocab;
-    int32_t *counts;       /* [vocab] occurrences in the output */
-    uint8_t *seen;         /* [vocab] in prompt or output */
-    float *work;           /* [vocab] changed logits; -infinity: excluded */
-    double *x;             /* [vocab] candidates: logit, later logit / temperature - greatest */
-    double *weight;        /* [vocab] e^x, not normalized */
-    double *key;           /* [vocab] what a filter ranks by */
-    int32_t *id;           /* [vocab] of each candidate, ascending */
-    struct ranked *ranked; /* [vocab] */
-    int32_t n;             /* candidates */
-    double bins[BINS];
-};
 
 struct sample_params sample_params_neutral(void)
 {
@@ -91,36 +65,6 @@ void sampler_close(struct sampler *s)
 
 /* ---- arithmetic over the vocabulary -----------------------------------------------------------
  */
-
-/* e^x for x <= 0 within 1 ulp, 0 below -708, in plain operations that vectorize:
- * x = n ln 2 + r, e^r = 1 + r + r^2 q(r) with q through ten Chebyshev nodes (1.3e-17). */
-static inline double exp_double(double x)
-{
-    const double round = 0x1.8p52;
-    const double y = x > -708.0 ? x : -708.0;
-    const double shifted = y * 0x1.71547652b82fep0 + round;
-    const double n = shifted - round;
-    const double r = (y - n * 0x1.62e42fefa38p-1) - n * 0x1.ef35793c7673p-45;
-    double q = 2.510038549551032e-08;
-    q = q * r + 2.7620088445409746e-07;
-    q = q * r + 2.7557268459997064e-06;
-    q = q * r + 2.4801521295954376e-05;
-    q = q * r + 0.00019841269863053618;
-    q = q * r + 0.0013888888917213717;
-    q = q * r + 0.008333333333330062;
-    q = q * r + 0.04166666666662413;
-    q = q * r + 0.16666666666666669;
-    q = q * r + 0.5;
-    const double p = 1.0 + (r + r * r * q);
-    /* The low bits of `shifted` are n; adding n << 52 multiplies by 2^n. */
-    uint64_t bits, power;
-    double result;
-    memcpy(&bits, &p, sizeof bits);
-    memcpy(&power, &shifted, sizeof power);
-    bits += power << 52;
-    memcpy(&result, &bits, sizeof result);
-    return x >= -708.0 ? result : 0.0;
-}
 
 /* NaNs never win; -infinity when there is nothing else. */
 static float greatest(const float *x, int32_t n)
@@ -232,8 +176,8 @@ static struct ranked crossing(struct ranked *items, int32_t n, double target)
 
 /* The candidate at which the weights, summed in order of key descending and id ascending, reach
  * `target`. weights NULL: each is 1. Keys are finite. */
-static struct ranked border(struct sampler *s, const double *key, const double *weights,
-                            double target)
+struct ranked sampler_border(struct sampler *s, const double *key, const double *weights,
+                             double target)
 {
     double top = key[0], low = key[0];
     for (int32_t i = 1; i < s->n; i++) {
@@ -263,7 +207,7 @@ static struct ranked border(struct sampler *s, const double *key, const double *
 }
 
 /* Candidates stay that do not come after `last`; with ties, all whose key equals its. */
-static void cut_after(struct sampler *s, const double *key, struct ranked last, bool ties)
+void sampler_cut_after(struct sampler *s, const double *key, struct ranked last, bool ties)
 {
     int32_t n = 0;
     for (int32_t i = 0; i < s->n; i++) {
@@ -280,20 +224,27 @@ static void cut_after(struct sampler *s, const double *key, struct ranked last, 
 /* ---- one row ----------------------------------------------------------------------------------
  */
 
-static void mark_history(struct sampler *s, const struct sample_row *row)
+void sampler_mark(struct sampler *s, const struct sample_row *row, int32_t from, int32_t count_from)
 {
-    for (int32_t i = 0; i < row->n_prompt + row->n_output; i++) {
+    for (int32_t i = from; i < row->n_prompt + row->n_output; i++) {
         const int32_t token = row->history[i];
         CHECK(token >= 0 && token < s->vocab);
         s->seen[token] = 1;
-        s->counts[token] += i >= row->n_prompt;
+        s->counts[token] += i >= count_from;
+    }
+}
+void sampler_unmark(struct sampler *s, const struct sample_row *row, int32_t from)
+{
+    for (int32_t i = from; i < row->n_prompt + row->n_output; i++) {
+        s->seen[row->history[i]] = 0;
+        s->counts[row->history[i]] = 0;
     }
 }
 /* Each token of the history once, clearing the marks. */
 static void apply_penalties(struct sampler *s, const struct sample_row *row)
 {
     const struct sample_params *p = row->params;
-    mark_history(s, row);
+    sampler_mark(s, row, 0, row->n_prompt);
     for (int32_t i = 0; i < row->n_prompt + row->n_output; i++) {
         const int32_t token = row->history[i];
         if (!s->seen[token])
@@ -316,7 +267,18 @@ static bool is_plain(const struct sample_row *row)
     const bool penalties =
         p->repetition_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0;
     return !(penalties && row->n_prompt + row->n_output > 0) && p->n_biases == 0 &&
-           row->n_banned == 0 && !row->mask;
+           row->n_banned == 0 && !row->mask && !p->allowed;
+}
+void sampler_exclude(struct sampler *s, const struct sample_row *row)
+{
+    const uint32_t *masks[2] = { row->mask, row->params->allowed };
+    for (int32_t i = 0; i < row->n_banned; i++) {
+        CHECK(row->banned[i] >= 0 && row->banned[i] < s->vocab);
+        s->work[row->banned[i]] = -INFINITY;
+    }
+    for (int32_t k = 0; k < 2; k++)
+        for (int32_t i = 0; masks[k] && i < s->vocab; i++)
+            s->work[i] = masks[k][i / 32] >> (i % 32) & 1 ? s->work[i] : -INFINITY;
 }
 /* Logits after penalties, bias, bans and mask. */
 static const float *changed_logits(struct sampler *s, const float *logits,
@@ -332,12 +294,7 @@ static const float *changed_logits(struct sampler *s, const float *logits,
         CHECK(p->biases[i].token >= 0 && p->biases[i].token < s->vocab);
         s->work[p->biases[i].token] += p->biases[i].bias;
     }
-    for (int32_t i = 0; i < row->n_banned; i++) {
-        CHECK(row->banned[i] >= 0 && row->banned[i] < s->vocab);
-        s->work[row->banned[i]] = -INFINITY;
-    }
-    for (int32_t i = 0; row->mask && i < s->vocab; i++)
-        s->work[i] = row->mask[i / 32] >> (i % 32) & 1 ? s->work[i] : -INFINITY;
+    sampler_exclude(s, row);
     return s->work;
 }
 
@@ -368,7 +325,7 @@ static void cut_typical(struct sampler *s, double typical_p)
         entropy -= s->weight[i] / total * (s->x[i] - log_total);
     for (int32_t i = 0; i < s->n; i++)
         s->key[i] = -fabs(log_total - s->x[i] - entropy);
-    cut_after(s, s->key, border(s, s->key, s->weight, typical_p * total), false);
+    sampler_cut_after(s, s->key, sampler_border(s, s->key, s->weight, typical_p * total), false);
 }
 
 /* Fills x, weight, id with what may be drawn, in ascending id order; false when nothing may. */
@@ -387,18 +344,19 @@ static bool find_candidates(struct sampler *s, const float *logits, const struct
     }
     s->n = n;
     if (p->top_k > 0 && p->top_k < s->n)
-        cut_after(s, s->x, border(s, s->x, NULL, p->top_k), true);
+        sampler_cut_after(s, s->x, sampler_border(s, s->x, NULL, p->top_k), true);
     const double temperature = (double)p->temperature;
     for (int32_t i = 0; i < s->n; i++)
         s->x[i] = top < INFINITY ? (s->x[i] - (double)top) / temperature : 0;
     const double total = weights_of(s);
     if (p->top_p < 1)
-        cut_after(s, s->x, border(s, s->x, s->weight, (double)p->top_p * total), false);
+        sampler_cut_after(s, s->x, sampler_border(s, s->x, s->weight, (double)p->top_p * total),
+                          false);
     if (p->min_p > 0) {
         /* the greatest weight is 1 */
         const struct ranked last = { .key = (double)p->min_p };
         memcpy(s->key, s->weight, (size_t)s->n * sizeof *s->key);
-        cut_after(s, s->key, last, true);
+        sampler_cut_after(s, s->key, last, true);
     }
     if (p->typical_p < 1 && s->n > 1)
         cut_typical(s, (double)p->typical_p);
@@ -444,6 +402,19 @@ static void top_logprobs(const float *logits, int32_t vocab, double log_sum, int
         out->top_logprobs[i] = (float)((double)top[i] - log_sum);
 }
 
+static int32_t draw_of_chain(struct sampler *s, const float *logits, const struct sample_row *row)
+{
+    const struct sample_params *p = row->params;
+    const uint64_t position = (uint64_t)row->position;
+    const bool xtc = chain_has_xtc(p->chain) && rng_uniform_second(p->seed, row->index, position) <
+                                                    (double)p->chain->xtc_probability;
+    if (!chain_candidates(s, logits, row, xtc))
+        return -1;
+    const int32_t token = draw(s, rng_uniform(p->seed, row->index, position));
+    chain_drawn(s, row, token);
+    return token;
+}
+
 void sampler_row(struct sampler *s, const float *logits, const struct sample_row *row,
                  struct sample_out *out)
 {
@@ -454,6 +425,8 @@ void sampler_row(struct sampler *s, const float *logits, const struct sample_row
     if (row->target >= 0) {
         CHECK(row->target < s->vocab);
         out->token = row->target;
+    } else if (p->chain) {
+        out->token = draw_of_chain(s, logits, row);
     } else {
         const float *x = changed_logits(s, logits, row);
         if (p->temperature < GREEDY_BELOW)
@@ -471,20 +444,34 @@ void sampler_row(struct sampler *s, const float *logits, const struct sample_row
         top_logprobs(logits, s->vocab, log_sum, p->n_top, out);
 }
 
+/* Adds `share` of what the candidates' weights say. */
+static void add_probs(const struct sampler *s, double share, double *probs)
+{
+    const double total = total_weight(s);
+    for (int32_t i = 0; i < s->n; i++)
+        probs[s->id[i]] += share * (s->weight[i] / total);
+}
+
 void sampler_probs(struct sampler *s, const float *logits, const struct sample_row *row,
                    double *probs)
 {
+    const struct sample_params *p = row->params;
     memset(probs, 0, (size_t)s->vocab * sizeof *probs);
+    if (p->chain) {
+        const double chance = chain_has_xtc(p->chain) ? (double)p->chain->xtc_probability : 0;
+        for (int32_t xtc = 0; xtc < 2; xtc++) {
+            const double share = xtc ? chance : 1 - chance;
+            if (share > 0 && chain_candidates(s, logits, row, xtc))
+                add_probs(s, share, probs);
+        }
+        return;
+    }
     const float *x = changed_logits(s, logits, row);
-    if (row->params->temperature < GREEDY_BELOW) {
+    if (p->temperature < GREEDY_BELOW) {
         const int32_t token = argmax(x, s->vocab);
         if (token >= 0)
             probs[token] = 1;
-        return;
+    } else if (find_candidates(s, x, p)) {
+        add_probs(s, 1, probs);
     }
-    if (!find_candidates(s, x, row->params))
-        return;
-    const double total = total_weight(s);
-    for (int32_t i = 0; i < s->n; i++)
-        probs[s->id[i]] = s->weight[i] / total;
 }

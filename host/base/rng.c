@@ -25,11 +25,22 @@ struct rng4 rng_philox(uint64_t seed, uint64_t stream, uint64_t counter)
     return (struct rng4){ { c0, c1, c2, c3 } };
 }
 
+static double uniform(uint32_t high, uint32_t low)
+{
+    uint64_t bits = (uint64_t)high << 32 | low;
+    return (double)(bits >> 11) * 0x1p-53;
+}
+
 double rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter)
 {
     struct rng4 r = rng_philox(seed, stream, counter);
-    uint64_t bits = (uint64_t)r.v[1] << 32 | r.v[0];
-    return (double)(bits >> 11) * 0x1p-53;
+    return uniform(r.v[1], r.v[0]);
+}
+
+double rng_uniform_second(uint64_t seed, uint64_t stream, uint64_t counter)
+{
+    struct rng4 r = rng_philox(seed, stream, counter);
+    return uniform(r.v[3], r.v[2]);
 }
 
 uint64_t rng_system(void)

@@ -567,14 +567,27 @@ struct drawn {
 struct streams {
     struct crowd crowd;
     struct sample_params params[STREAMS];
+    struct sample_state states[STREAMS];
     int32_t histories[STREAMS][PROMPT + DRAWS];
     struct sample_row rows[STREAMS];
 };
 
-/* Greedy; drawn; drawn from a changed history; greedy from one, with so many biases that the host
- * must do it; drawn by typical_p, which is the host's too. */
+/* Greedy; drawn, or by mirostat and DRY, the host's; drawn from a changed history, of two tokens in
+ * three; greedy from one, with so many biases that the host must do it; drawn by typical_p, which
+ * is the host's too. */
 static void make_streams(struct streams *s, bool host_forms, const struct logit_bias *biases)
 {
+    static const struct sample_chain chain = { .stages = { STAGE_DRY, STAGE_TEMPERATURE },
+                                               .n_stages = 2,
+                                               .dry_multiplier = 1,
+                                               .dry_base = 1.5f,
+                                               .dry_last_n = -1,
+                                               .mirostat = 2,
+                                               .mirostat_tau = 6,
+                                               .mirostat_eta = 0.5f };
+    static uint32_t allowed[4096 / 32];
+    memset(allowed, 0xb6, sizeof allowed);
+    memset(s->states, 0, sizeof s->states);
     for (int32_t i = 0; i < STREAMS; i++) {
         struct sample_params *p = &s->params[i];
         *p = sample_params_neutral();
@@ -586,6 +599,8 @@ static void make_streams(struct streams *s, bool host_forms, const struct logit_
         p->biases = biases;
         p->n_biases = host_forms && i == 3 ? BIASES : 0;
         p->typical_p = host_forms && i == 4 ? 0.8f : 1;
+        p->allowed = i == 2 ? allowed : NULL;
+        p->chain = host_forms && i == 1 ? &chain : NULL;
         draw_tokens(s->crowd.prompts[i], PROMPT, 4096, 300 + (uint64_t)i);
         memset(s->histories[i], 0x55, sizeof s->histories[i]); /* no token of any vocabulary */
         memcpy(s->histories[i], s->crowd.prompts[i], PROMPT * sizeof(int32_t));
@@ -620,7 +635,8 @@ static void run_streams(struct model_run *run, struct streams *s, bool host_form
                                               .history = s->histories[i],
                                               .n_prompt = PROMPT,
                                               .n_output = step,
-                                              .in_flight = ahead && step > 0 };
+                                              .in_flight = ahead && step > 0,
+                                              .state = &s->states[i] };
         model_forward(&run->model, &batch, &run->kv, NULL, NULL, NULL);
         const struct sample_op op = { .logits = view_head(run->model.logits, batch.n_logit_rows),
                                       .rows = s->rows,

@@ -379,6 +379,13 @@ static void test_fits(void)
     EXPECT(!sample_fits(&row), "typical_p");
     row.target = 3;
     EXPECT(sample_fits(&row), "a target draws nothing");
+    struct sample_chain chain;
+    memset(&chain, 0, sizeof chain);
+    p.typical_p = 1;
+    p.chain = &chain;
+    EXPECT(sample_fits(&row), "a target draws nothing, whatever the chain");
+    row.target = -1;
+    EXPECT(!sample_fits(&row), "a chain");
 }
 /* The same bits again, and for every number of blocks a row. */
 static void test_again(int vocab)
