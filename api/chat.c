@@ -267,7 +267,7 @@ bool api_parse_chat(struct generate *out, struct cJSON *root_node, const struct 
         return false;
     if (n_top > 0 && !logprobs)
         return err_set_field(err, ERR_REQUEST, "top_logprobs", "top_logprobs needs logprobs: true");
-    out->sampling.n_top = logprobs ? (int32_t)n_top : -1;
+    api_set_logprobs(out, logprobs, (int32_t)n_top);
     if (out->max_tokens < 0 && model->max_tokens > 0)
         out->max_tokens = model->max_tokens;
     return api_check_min_tokens(out, err);

@@ -94,16 +94,16 @@ bool api_parse_completion(struct generate *out, struct cJSON *root_node,
         return json_error(&at, err, "belongs to chat completions; use logprobs");
     if (json_get(&root, "messages", &at))
         return json_error(&at, err, "belongs to chat completions; use prompt");
-    if (!json_opt_bool(&root, "echo", &out->echo, err) ||
-        !json_opt_bool(&root, "add_special_tokens", &out->add_special, err))
+    if (!json_opt_bool(&root, "echo", &out->echo, err))
         return false;
-    out->sampling.n_top = (int32_t)n_top;
+    api_set_logprobs(out, n_top >= 0, (int32_t)n_top);
     if (out->max_tokens < 0)
         out->max_tokens = 16; /* OpenAI's default for completions */
     if (!api_check_min_tokens(out, err))
         return false;
-    if ((int64_t)out->n * out->n_prompts > API_PROMPTS_MAX)
-        return err_set_field(err, ERR_REQUEST, "n", "n * prompts must be at most %d, got %lld",
-                             API_PROMPTS_MAX, (long long)out->n * out->n_prompts);
+    if ((int64_t)out->n_seqs * out->n_prompts > API_PROMPTS_MAX)
+        return err_set_field(err, ERR_REQUEST, "n",
+                             "n (or best_of) * prompts must be at most %d, got %lld",
+                             API_PROMPTS_MAX, (long long)out->n_seqs * out->n_prompts);
     return true;
 }

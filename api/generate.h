@@ -19,6 +19,11 @@ enum {
     API_STOP_BYTES_MAX = 4096, /* bytes of one */
     API_STOP_TOKENS_MAX = 256,
     API_BIASES_MAX = 16384,
+    API_BAD_WORDS_MAX = 1024,
+    API_BAD_WORD_BYTES_MAX = 256,
+    API_BREAKERS_MAX = 16,      /* strings that end a repetition (DRY) */
+    API_BREAKER_BYTES_MAX = 64, /* of one */
+    API_RESPONSE_FIELDS_MAX = 64,
     API_TOP_MAX = SAMPLE_TOP_MAX,
 };
 
@@ -50,18 +55,45 @@ struct api_stop {
     const char *text;
     size_t length;
 };
+/* A bias of a token, or of each token of a text. */
+struct api_bias {
+    const char *text; /* NULL: of `token` */
+    size_t length;
+    int32_t token;
+    float bias; /* -infinity: never */
+};
 struct generate {
     enum api_kind kind;
     bool stream, include_usage, continuous_usage;
     int32_t n;
+    int32_t n_seqs; /* computed for each prompt, of which the n likeliest are returned (best_of) */
     int32_t max_tokens; /* -1: not given */
     int32_t min_tokens;
+    int32_t truncate_prompt; /* keep so many tokens of the prompt's end; 0: all, -1: what fits */
+    int32_t prompt_logprobs; /* likeliest tokens beside each of the prompt's; -1: none at all */
+    int32_t predict_ms_max;  /* llama.cpp's t_max_predict_ms, once there is a line feed; 0: none */
     bool ignore_eos, echo, return_token_ids, skip_special, include_stop;
-    bool add_special; /* completions: BOS in front of text prompts (default true); chat: false */
-    bool random_seed; /* no seed was given: the server draws one */
-    struct sample_params sampling; /* biases in the arena; n_top = logprobs wanted, -1 none */
+    bool tight_specials; /* special tokens in a row are written without what a decoder puts between
+                          */
+    bool logprobs;       /* in the reply; sampling.n_top may be set without, for best_of */
+    bool tokens_as_ids;  /* tokens of log-probabilities as "token_id:123" */
+    bool timings_per_token, return_progress;
+    bool cache_prompt; /* false: shares no pages with other requests */
+    bool add_special;  /* BOS in front of text (completions: default true; chat: false, its template
+                          writes it) */
+    bool random_seed;  /* no seed was given: the server draws one */
+    struct sample_params sampling; /* without biases and chain; n_top = wanted, -1 none */
+    bool has_chain;
+    struct sample_chain chain; /* without what needs the tokenizer: the following */
+    struct api_bias *biases;
+    int32_t n_biases;
+    struct api_stop *bad_words, *breakers;
+    int32_t n_bad_words, n_breakers;
     struct api_stop *stops;
     int32_t n_stops;
+    struct api_stop *response_fields; /* of a collected reply: these members alone */
+    int32_t n_response_fields;
+    const char *request_id; /* NULL: none */
     int32_t *stop_tokens;
     int32_t n_stop_tokens;
     struct api_prompt *prompts; /* completion: [n_prompts] >= 1 */
@@ -82,12 +114,19 @@ MUST_USE bool api_parse_completion(struct generate *out, struct cJSON *root,
                                    const struct api_model *model, struct arena *arena,
                                    struct err *err);
 
+/* A chain that does nothing: all stages in this server's order, llama.cpp's values for the rest. */
+void api_chain_default(struct sample_chain *chain);
+/* [A-Za-z0-9._-]{1,128} */
+bool api_request_id_is_fine(const char *id);
+
 /* Shared by the parsers (fields.c). */
 MUST_USE bool api_fields_common(struct generate *out, const struct json_ref *root,
                                 const struct api_model *model, struct arena *arena,
                                 struct err *err);
 MUST_USE bool api_check_model(const struct json_ref *root, const struct api_model *model,
                               struct err *err);
+/* What the reply shows of log-probabilities, and what the sampler must therefore report. */
+void api_set_logprobs(struct generate *out, bool wanted, int32_t n_top);
 /* min_tokens against max_tokens, once the default of the latter is in. */
 MUST_USE bool api_check_min_tokens(const struct generate *generate, struct err *err);
 /* An array of token ids below `vocab`, into the arena. */

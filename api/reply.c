@@ -52,13 +52,23 @@ static void put_bytes(struct buf *out, const char *bytes, size_t length)
     buf_putc(out, ']');
 }
 
-static void put_chat_logprobs(struct buf *out, const struct reply_piece *piece)
+static void put_token(struct buf *out, const struct reply_head *head, int32_t id, const char *bytes,
+                      size_t length)
+{
+    if (head->tokens_as_ids)
+        buf_printf(out, "\"token_id:%d\"", (int)id);
+    else
+        buf_put_json_string(out, bytes, length);
+}
+
+static void put_chat_logprobs(struct buf *out, const struct reply_head *head,
+                              const struct reply_piece *piece)
 {
     buf_puts(out, "{\"content\":[");
     for (int32_t i = 0; i < piece->n_tokens; i++) {
         const struct reply_token *token = &piece->tokens[i];
         buf_puts(out, i ? ",{\"token\":" : "{\"token\":");
-        buf_put_json_string(out, token->bytes, token->length);
+        put_token(out, head, token->id, token->bytes, token->length);
         buf_puts(out, ",\"logprob\":");
         put_logprob(out, token->logprob);
         put_bytes(out, token->bytes, token->length);
@@ -66,7 +76,7 @@ static void put_chat_logprobs(struct buf *out, const struct reply_piece *piece)
         for (int32_t k = 0; k < token->n_tops; k++) {
             const struct reply_top *top = &token->tops[k];
             buf_puts(out, k ? ",{\"token\":" : "{\"token\":");
-            buf_put_json_string(out, top->bytes, top->length);
+            put_token(out, head, top->id, top->bytes, top->length);
             buf_puts(out, ",\"logprob\":");
             put_logprob(out, top->logprob);
             put_bytes(out, top->bytes, top->length);
@@ -80,14 +90,14 @@ static void put_chat_logprobs(struct buf *out, const struct reply_piece *piece)
 /* One `"text":logprob` member, unless its key is among the n_keys that start at keys[]: two tokens
  * can look alike (byte pieces that are no UTF-8 by themselves all show as U+FFFD), and an object
  * must not hold one key twice. The first, which is the likelier, stays. */
-static int32_t put_top(struct buf *out, size_t *keys, int32_t n_keys, const char *bytes,
-                       size_t length, float logprob)
+static int32_t put_top(struct buf *out, const struct reply_head *head, size_t *keys, int32_t n_keys,
+                       const struct reply_top *top)
 {
     size_t before = out->length;
     if (n_keys > 0)
         buf_putc(out, ',');
     size_t at = out->length;
-    buf_put_json_string(out, bytes, length);
+    put_token(out, head, top->id, top->bytes, top->length);
     buf_putc(out, ':');
     if (out->failed)
         return n_keys;
@@ -101,32 +111,34 @@ static int32_t put_top(struct buf *out, size_t *keys, int32_t n_keys, const char
             return n_keys;
         }
     }
-    put_logprob(out, logprob);
+    put_logprob(out, top->logprob);
     keys[n_keys] = at;
     return n_keys + 1;
 }
 
 /* The token that was chosen is always there, as with OpenAI and vLLM. */
-static void put_top_object(struct buf *out, const struct reply_token *token)
+static void put_top_object(struct buf *out, const struct reply_head *head,
+                           const struct reply_token *token)
 {
+    const struct reply_top own = { token->id, token->bytes, token->length, token->logprob };
     size_t keys[API_TOP_MAX + 1];
     int32_t n = 0;
     CHECK(token->n_tops <= API_TOP_MAX);
     buf_putc(out, '{');
     for (int32_t k = 0; k < token->n_tops; k++)
-        n = put_top(out, keys, n, token->tops[k].bytes, token->tops[k].length,
-                    token->tops[k].logprob);
-    put_top(out, keys, n, token->bytes, token->length, token->logprob);
+        n = put_top(out, head, keys, n, &token->tops[k]);
+    put_top(out, head, keys, n, &own);
     buf_putc(out, '}');
 }
 
-static void put_completion_logprobs(struct buf *out, const struct reply_piece *piece)
+static void put_completion_logprobs(struct buf *out, const struct reply_head *head,
+                                    const struct reply_piece *piece)
 {
     int32_t n = piece->n_tokens;
     buf_puts(out, "{\"tokens\":[");
     for (int32_t i = 0; i < n; i++) {
         buf_puts(out, i ? "," : "");
-        buf_put_json_string(out, piece->tokens[i].bytes, piece->tokens[i].length);
+        put_token(out, head, piece->tokens[i].id, piece->tokens[i].bytes, piece->tokens[i].length);
     }
     buf_puts(out, "],\"token_logprobs\":[");
     for (int32_t i = 0; i < n; i++) {
@@ -142,7 +154,7 @@ static void put_completion_logprobs(struct buf *out, const struct reply_piece *p
         if (piece->tokens[i].no_logprob)
             buf_puts(out, "null");
         else
-            put_top_object(out, &piece->tokens[i]);
+            put_top_object(out, head, &piece->tokens[i]);
     }
     buf_puts(out, "],\"text_offset\":[");
     for (int32_t i = 0; i < n; i++)
@@ -157,9 +169,9 @@ static void put_logprobs(struct buf *out, const struct reply_head *head,
     if (!head->logprobs)
         buf_puts(out, "null");
     else if (head->kind == API_CHAT)
-        put_chat_logprobs(out, piece);
+        put_chat_logprobs(out, head, piece);
     else
-        put_completion_logprobs(out, piece);
+        put_completion_logprobs(out, head, piece);
 }
 
 static void put_finish(struct buf *out, const struct reply_piece *piece)
@@ -208,12 +220,89 @@ static void put_prompt_ids(struct buf *out, const struct reply_piece *piece)
     put_ids(out, piece->prompt_ids, piece->n_prompt_ids);
 }
 
+/* One member of vLLM's {"id": {"logprob", "rank", "decoded_token"}}. The rank of a token that is
+ * not among the likeliest is not known: null. */
+static void put_ranked(struct buf *out, const struct reply_head *head, const struct reply_top *top,
+                       int32_t rank, bool first)
+{
+    buf_printf(out, "%s\"%d\":{\"logprob\":", first ? "" : ",", (int)top->id);
+    put_logprob(out, top->logprob);
+    if (rank > 0)
+        buf_printf(out, ",\"rank\":%d,\"decoded_token\":", (int)rank);
+    else
+        buf_puts(out, ",\"rank\":null,\"decoded_token\":");
+    put_token(out, head, top->id, top->bytes, top->length);
+    buf_putc(out, '}');
+}
+
+/* The prompt's own token first, then the likeliest ones. */
+static void put_prompt_logprobs(struct buf *out, const struct reply_head *head,
+                                const struct reply_piece *piece)
+{
+    if (piece->prompt_logprobs == NULL)
+        return;
+    buf_puts(out, ",\"prompt_logprobs\":[");
+    for (int32_t i = 0; i < piece->n_prompt_logprobs; i++) {
+        const struct reply_token *token = &piece->prompt_logprobs[i];
+        if (token->no_logprob) {
+            buf_puts(out, i ? ",null" : "null");
+            continue;
+        }
+        const struct reply_top own = { token->id, token->bytes, token->length, token->logprob };
+        int32_t rank = 0;
+        for (int32_t k = 0; k < token->n_tops; k++)
+            rank = token->tops[k].id == token->id ? k + 1 : rank;
+        buf_puts(out, i ? ",{" : "{");
+        put_ranked(out, head, &own, rank, true);
+        for (int32_t k = 0; k < token->n_tops; k++)
+            if (token->tops[k].id != token->id)
+                put_ranked(out, head, &token->tops[k], k + 1, false);
+        buf_putc(out, '}');
+    }
+    buf_putc(out, ']');
+}
+
+static void put_timings(struct buf *out, const struct reply_timings *timings)
+{
+    double prompt_n = (double)timings->prompt_n, predicted_n = (double)timings->predicted_n;
+    buf_printf(
+        out,
+        ",\"timings\":{\"cache_n\":%lld,\"prompt_n\":%lld,\"prompt_ms\":%.3f,"
+        "\"prompt_per_token_ms\":%.3f,\"prompt_per_second\":%.3f,\"predicted_n\":%lld,"
+        "\"predicted_ms\":%.3f,\"predicted_per_token_ms\":%.3f,\"predicted_per_second\":%.3f}",
+        (long long)timings->cache_n, (long long)timings->prompt_n, timings->prompt_ms,
+        timings->prompt_n ? timings->prompt_ms / prompt_n : 0.0,
+        timings->prompt_ms > 0 ? 1e3 * prompt_n / timings->prompt_ms : 0.0,
+        (long long)timings->predicted_n, timings->predicted_ms,
+        timings->predicted_n ? timings->predicted_ms / predicted_n : 0.0,
+        timings->predicted_ms > 0 ? 1e3 * predicted_n / timings->predicted_ms : 0.0);
+}
+
+static const char *chunk_object(const struct reply_head *head)
+{
+    return head->kind == API_CHAT ? "chat.completion.chunk" : "text_completion";
+}
+
+void reply_progress_chunk(struct buf *out, const struct reply_head *head, int32_t index,
+                          const struct reply_progress *progress)
+{
+    buf_puts(out, "data: ");
+    put_head(out, head, chunk_object(head));
+    buf_printf(out, ",\"choices\":[{\"index\":%d,%s,\"logprobs\":null,\"finish_reason\":null}]",
+               (int)index, head->kind == API_CHAT ? "\"delta\":{}" : "\"text\":\"\"");
+    buf_printf(out,
+               ",\"prompt_progress\":{\"total\":%lld,\"cache\":%lld,\"processed\":%lld,"
+               "\"time_ms\":%.3f}}\n\n",
+               (long long)progress->total, (long long)progress->cache,
+               (long long)progress->processed, progress->time_ms);
+}
+
 void reply_chunk(struct buf *out, const struct reply_head *head, const struct reply_piece *piece,
-                 const struct reply_usage *usage)
+                 const struct reply_usage *usage, const struct reply_timings *timings)
 {
     bool chat = head->kind == API_CHAT;
     buf_puts(out, "data: ");
-    put_head(out, head, chat ? "chat.completion.chunk" : "text_completion");
+    put_head(out, head, chunk_object(head));
     if (chat)
         put_prompt_ids(out, piece);
     buf_printf(out, ",\"choices\":[{\"index\":%d,", (int)piece->index);
@@ -243,16 +332,20 @@ void reply_chunk(struct buf *out, const struct reply_head *head, const struct re
         buf_puts(out, ",\"usage\":");
         put_usage(out, usage);
     }
+    if (timings != NULL)
+        put_timings(out, timings);
     buf_puts(out, "}\n\n");
 }
 
 void reply_usage_chunk(struct buf *out, const struct reply_head *head,
-                       const struct reply_usage *usage)
+                       const struct reply_usage *usage, const struct reply_timings *timings)
 {
     buf_puts(out, "data: ");
-    put_head(out, head, head->kind == API_CHAT ? "chat.completion.chunk" : "text_completion");
+    put_head(out, head, chunk_object(head));
     buf_puts(out, ",\"choices\":[],\"usage\":");
     put_usage(out, usage);
+    if (timings != NULL)
+        put_timings(out, timings);
     buf_puts(out, "}\n\n");
 }
 
@@ -290,35 +383,21 @@ void reply_choice(struct buf *out, const struct reply_head *head, const struct r
             put_prompt_ids(out, whole);
         put_token_ids(out, whole);
     }
+    if (!chat)
+        put_prompt_logprobs(out, head, whole);
     buf_putc(out, '}');
 }
 
-static void put_timings(struct buf *out, const struct reply_timings *timings)
-{
-    double prompt_n = (double)timings->prompt_n, predicted_n = (double)timings->predicted_n;
-    buf_printf(
-        out,
-        ",\"timings\":{\"cache_n\":%lld,\"prompt_n\":%lld,\"prompt_ms\":%.3f,"
-        "\"prompt_per_token_ms\":%.3f,\"prompt_per_second\":%.3f,\"predicted_n\":%lld,"
-        "\"predicted_ms\":%.3f,\"predicted_per_token_ms\":%.3f,\"predicted_per_second\":%.3f}",
-        (long long)timings->cache_n, (long long)timings->prompt_n, timings->prompt_ms,
-        timings->prompt_n ? timings->prompt_ms / prompt_n : 0.0,
-        timings->prompt_ms > 0 ? 1e3 * prompt_n / timings->prompt_ms : 0.0,
-        (long long)timings->predicted_n, timings->predicted_ms,
-        timings->predicted_n ? timings->predicted_ms / predicted_n : 0.0,
-        timings->predicted_ms > 0 ? 1e3 * predicted_n / timings->predicted_ms : 0.0);
-}
-
 void reply_end(struct buf *out, const struct reply_head *head, const struct reply_usage *usage,
-               const struct reply_timings *timings, const int32_t *prompt_ids, int32_t n_prompt_ids)
+               const struct reply_timings *timings, const struct reply_piece *first)
 {
     buf_puts(out, "],\"usage\":");
     put_usage(out, usage);
     if (timings != NULL)
         put_timings(out, timings);
-    if (head->kind == API_CHAT && prompt_ids != NULL) {
-        buf_puts(out, ",\"prompt_token_ids\":");
-        put_ids(out, prompt_ids, n_prompt_ids);
+    if (head->kind == API_CHAT) {
+        put_prompt_ids(out, first);
+        put_prompt_logprobs(out, head, first);
     }
     buf_putc(out, '}');
 }

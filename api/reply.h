@@ -15,8 +15,10 @@ struct reply_head {
     const char *model;
     int64_t created_s;
     bool logprobs, return_token_ids;
+    bool tokens_as_ids; /* "token_id:123" for a token's text in log-probabilities */
 };
 struct reply_top {
+    int32_t id;
     const char *bytes;
     size_t length;
     float logprob;
@@ -44,7 +46,10 @@ struct reply_piece {
     const char *stop_reason_text; /* vLLM's stop_reason: the stop string, or NULL */
     int32_t stop_reason_token;    /* or the stop token id, -1: none */
     bool first;                   /* chat: this chunk carries the role */
-    const int32_t *prompt_ids;    /* with return_token_ids, first piece of a choice; or NULL */
+    /* Not streamed: vLLM's prompt_logprobs, one a token of the prompt; NULL: not asked for */
+    const struct reply_token *prompt_logprobs;
+    int32_t n_prompt_logprobs;
+    const int32_t *prompt_ids; /* with return_token_ids, first piece of a choice; or NULL */
     int32_t n_prompt_ids;
 };
 struct reply_usage {
@@ -55,12 +60,23 @@ struct reply_timings {
     double prompt_ms, predicted_ms;
 };
 
-/* One SSE event `data: {...}\n\n` of one piece. `usage` NULL unless continuous_usage_stats. */
+/* llama-server's prompt_progress: of `total` tokens `processed` are there, `cache` of them from the
+ * start. */
+struct reply_progress {
+    int64_t total, cache, processed;
+    double time_ms;
+};
+
+/* One SSE event `data: {...}\n\n` of one piece. `usage` NULL unless continuous_usage_stats;
+ * `timings` NULL but with timings_per_token, and in the last event. */
 void reply_chunk(struct buf *out, const struct reply_head *head, const struct reply_piece *piece,
-                 const struct reply_usage *usage);
+                 const struct reply_usage *usage, const struct reply_timings *timings);
+/* An event about the prompt, with an empty delta (or text) of that choice. */
+void reply_progress_chunk(struct buf *out, const struct reply_head *head, int32_t index,
+                          const struct reply_progress *progress);
 /* The last chunk with empty choices and usage (stream_options.include_usage). */
 void reply_usage_chunk(struct buf *out, const struct reply_head *head,
-                       const struct reply_usage *usage);
+                       const struct reply_usage *usage, const struct reply_timings *timings);
 void reply_done(struct buf *out); /* data: [DONE] */
 /* An error inside a stream that has begun: one event with the error body. */
 void reply_error_chunk(struct buf *out, const struct err *err);
@@ -69,10 +85,15 @@ void reply_error_chunk(struct buf *out, const struct err *err);
 void reply_begin(struct buf *out, const struct reply_head *head);
 void reply_choice(struct buf *out, const struct reply_head *head, const struct reply_piece *whole,
                   bool is_first_choice);
-/* Chat with return_token_ids: prompt ids at the top level (NULL otherwise). */
+/* Chat: prompt ids (return_token_ids) and prompt_logprobs are those of `first`, at the top level.
+ */
 void reply_end(struct buf *out, const struct reply_head *head, const struct reply_usage *usage,
-               const struct reply_timings *timings, const int32_t *prompt_ids,
-               int32_t n_prompt_ids);
+               const struct reply_timings *timings, const struct reply_piece *first);
+/* response_fields: of the members of the object json[0..length) those whose names are asked for,
+ * "a" or "a/b" for a member of a member, each under its last name, in that order. Ones that are not
+ * there are left out. `json` is this server's own. */
+void reply_select(struct buf *out, const char *json, size_t length, const struct api_stop *names,
+                  int32_t n_names);
 
 /* Code points in UTF-8 text: for text_offset. */
 int64_t reply_characters(const char *text, size_t length);

@@ -385,9 +385,9 @@ struct sample_in {
     int32_t *drawn;
     float *scratch; /* sample_workspace bytes, zero before the first launch */
 };
-/* Whether the device form has everything this row asks for. It has temperature, top_k, top_p, min_p,
- * repetition, presence and frequency penalty, logit_bias, bans, masks and log-probabilities; not
- * typical_p and not a chain. Vocabularies of up to 1,048,576 tokens; one launch at a time on a
+/* Whether the device form has everything this row asks for. It has temperature, top_k, top_p,
+ * min_p, repetition, presence and frequency penalty, logit_bias, bans, masks and log-probabilities;
+ * not typical_p and not a chain. Vocabularies of up to 1,048,576 tokens; one launch at a time on a
  * scratch. */
 bool sample_fits(const struct sample_row *row);
 size_t sample_workspace(int32_t vocab, int32_t n_rows);

@@ -40,6 +40,10 @@ struct choice {
     struct buf held;        /* text that may be the beginning of a stop string */
     struct buf kept;        /* kept_token records not yet framed (stream) or all */
     size_t kept_bytes;      /* of one record */
+    double sum_logprob;     /* of them, when the sampler reports any: best_of */
+    int32_t n_progress;     /* tokens of the prompt that were told of (return_progress) */
+    bool has_line_feed;     /* t_max_predict_ms counts from then on */
+    bool role_sent;         /* a chat stream's first event is out */
     int64_t n_tokens;       /* generated, the one that ended it included */
     int32_t n_characters;   /* code points of text so far, held ones included */
     uint16_t *stop_matched; /* [n_stops] bytes of each stop string that the text ends with now;
@@ -49,7 +53,7 @@ struct choice {
     int32_t stop_token;                     /* the stop token id that ended it, -1 */
     const char *finish_reason;              /* NULL: running */
     bool done;                              /* EVENT_DONE was read, or a stop string matched */
-    bool begun;                             /* the first event was seen: echo and role are out */
+    bool begun;                             /* the first event was seen: echo is out */
     bool prompt_sent;                       /* the prompt's ids are out, where they are wanted */
     bool final_sent;
 };
@@ -91,9 +95,10 @@ struct exchange {
     uint64_t reply_ms;    /* first seen with nothing left but to send; 0: not yet */
     size_t counted_bytes; /* of ours in http->body_bytes */
     bool crowded_out;     /* the body was dropped: others' bodies fill the memory for them */
-    char id[48];          /* chatcmpl-... */
+    char id[152];         /* chatcmpl-<request_id> */
     char request_id[136];
     struct trace trace;
+    bool named; /* request_id is the client's, by header */
     int64_t created_s;
     struct exchange *next, *previous; /* the loop's list of live ones */
 };

@@ -1,4 +1,5 @@
 /* handler.c - libmicrohttpd's callbacks, and an exchange from its first header to its last byte. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +19,6 @@ enum {
 
 /* ---- making and freeing -----------------------------------------------------------------------
  */
-
-static bool id_is_fine(const char *id)
-{
-    size_t n = strspn(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-");
-    return n >= 1 && n <= 128 && id[n] == 0;
-}
 
 static struct exchange *exchange_open(struct http *http, struct MHD_Connection *mhd)
 {
@@ -47,8 +42,8 @@ static struct exchange *exchange_open(struct http *http, struct MHD_Connection *
     snprintf(x->id, sizeof x->id, "%016llx%08llx", (unsigned long long)random,
              (unsigned long long)(http->ids++ & 0xffffffffu));
     const char *given = MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "X-Request-Id");
-    snprintf(x->request_id, sizeof x->request_id, "%s",
-             given != NULL && id_is_fine(given) ? given : x->id);
+    x->named = given != NULL && api_request_id_is_fine(given);
+    snprintf(x->request_id, sizeof x->request_id, "%.128s", x->named ? given : x->id);
     trace_read(&x->trace, MHD_lookup_connection_value(mhd, MHD_HEADER_KIND, "traceparent"));
     x->next = http->exchanges;
     if (x->next != NULL)
@@ -246,9 +241,10 @@ static void submit(struct exchange *x)
         fail(x);
         return;
     }
-    char id[sizeof x->id];
-    snprintf(id, sizeof id, "%s-%.32s", g->kind == API_CHAT ? "chatcmpl" : "cmpl", x->id);
-    memcpy(x->id, id, sizeof id);
+    if (!x->named && g->request_id != NULL)
+        snprintf(x->request_id, sizeof x->request_id, "%.128s", g->request_id);
+    snprintf(x->id, sizeof x->id, "%s-%s", g->kind == API_CHAT ? "chatcmpl" : "cmpl",
+             x->request_id);
     x->state = EXCHANGE_RUNNING;
     x->n_running = x->n_choices;
     server->metrics.unknown_fields += (uint64_t)g->n_unknown;
@@ -399,6 +395,21 @@ static bool begin(struct exchange *x, const char *url, const char *method, const
     return true;
 }
 
+/* Gateways set it; it goes before the body's field. */
+static bool read_priority(struct exchange *x, int32_t *priority, bool *given)
+{
+    const char *text = header(x->mhd, "X-Vllm-Priority");
+    *given = text != NULL;
+    if (text == NULL)
+        return true;
+    size_t n = strspn(text + (*text == '-'), "0123456789") + (*text == '-');
+    long value = n <= 11 ? strtol(text, NULL, 10) : LONG_MAX;
+    *priority = (int32_t)value;
+    return (text[n] == 0 && n > (size_t)(*text == '-') && value == *priority) ||
+           err_set_field(&x->err, ERR_REQUEST, "X-Vllm-Priority",
+                         "X-Vllm-Priority must be an integer of 32 bits, got \"%.40s\"", text);
+}
+
 static enum MHD_Result dispatch(struct exchange *x)
 {
     /* Cut while its body was late: what was buffered may still complete it, but nobody is there,
@@ -428,6 +439,10 @@ static enum MHD_Result dispatch(struct exchange *x)
     }
     job->exchange = x;
     job->salt = x->salt;
+    if (!read_priority(x, &job->priority, &job->has_priority)) {
+        job_close(job);
+        return refuse(x, false);
+    }
     job->body = x->body;
     buf_init(&x->body, 0);
     if (!prep_push(x->http->prep, job)) {

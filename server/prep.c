@@ -81,9 +81,11 @@ static bool encode_chat(const struct model *model, const struct generate *genera
                         struct err *err)
 {
     struct chat_text text = { 0 };
-    bool ok = render_chat(model, generate, &text, err) &&
-              tokenizer_encode(model->tokenizer, buf_text(&text.text), text.text.length,
-                               ENCODE_PARSE_SPECIAL, text.barriers, text.n_barriers, ids, err);
+    bool ok =
+        render_chat(model, generate, &text, err) &&
+        tokenizer_encode(model->tokenizer, buf_text(&text.text), text.text.length,
+                         ENCODE_PARSE_SPECIAL | (generate->add_special ? ENCODE_ADD_SPECIAL : 0),
+                         text.barriers, text.n_barriers, ids, err);
     chat_text_clear(&text);
     return ok;
 }
@@ -91,11 +93,41 @@ static bool encode_chat(const struct model *model, const struct generate *genera
 /* ---- requests ---------------------------------------------------------------------------------
  */
 
+/* The end of the prompt, as long as it may be. */
+static void cut_prompt(struct ids *ids, const struct generate *g, int32_t ctx)
+{
+    int32_t wanted = g->max_tokens > 0 ? g->max_tokens : 1;
+    size_t keep = g->truncate_prompt > 0 ? (size_t)g->truncate_prompt
+                  : wanted < ctx         ? (size_t)(ctx - wanted)
+                                         : 1;
+    if (g->truncate_prompt == 0 || ids->n <= keep)
+        return;
+    memmove(ids->ids, ids->ids + (ids->n - keep), keep * sizeof *ids->ids);
+    ids->n = keep;
+}
+
+static bool want_prompt_logprobs(struct request *request, int32_t n_top, struct err *err)
+{
+    size_t n_prompt = (size_t)request->n_prompt;
+    struct prompt_logprobs *wanted = calloc(1, sizeof *wanted);
+    if (wanted == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for prompt log-probabilities");
+    request->prompt_logprobs = wanted;
+    wanted->n_top = n_top;
+    wanted->logprobs = calloc(n_prompt, sizeof *wanted->logprobs);
+    if (n_top > 0)
+        wanted->tops = calloc(n_prompt * (size_t)n_top, sizeof *wanted->tops);
+    return (wanted->logprobs != NULL && (n_top == 0 || wanted->tops != NULL)) ||
+           err_set(err, ERR_MEMORY, "no memory for log-probabilities of %zu prompt tokens",
+                   n_prompt);
+}
+
 /* ids are taken over. */
 static bool make_request(struct job *job, struct ids *ids, struct err *err)
 {
     const struct generate *g = &job->generate;
     int32_t ctx = job->server->model->ctx;
+    cut_prompt(ids, g, ctx);
     int32_t n_prompt = ids->n > INT32_MAX ? INT32_MAX : (int32_t)ids->n;
     const char *field = g->kind == API_CHAT ? "messages" : "prompt";
     if (n_prompt == 0)
@@ -109,7 +141,7 @@ static bool make_request(struct job *job, struct ids *ids, struct err *err)
     }
     struct request *request;
     int32_t n_top = g->sampling.n_top;
-    if (!request_open(&request, ids->ids, n_prompt, g->n, n_top > 0 ? n_top : 0, err))
+    if (!request_open(&request, ids->ids, n_prompt, g->n_seqs, n_top > 0 ? n_top : 0, err))
         return false;
     *ids = (struct ids){ 0 };
     job->requests[job->n_requests++] = request;
@@ -118,17 +150,9 @@ static bool make_request(struct job *job, struct ids *ids, struct err *err)
     request->min_tokens = g->min_tokens < request->max_tokens ? g->min_tokens : request->max_tokens;
     request->ignore_eos = g->ignore_eos;
     request->sampling = g->sampling;
-    request->sampling.biases = NULL;
-    request->priority = g->priority;
-    request->salt = auth_salt(job->salt, g->cache_salt);
-    if (g->sampling.n_biases > 0) {
-        size_t bytes = (size_t)g->sampling.n_biases * sizeof *request->biases;
-        request->biases = malloc(bytes);
-        if (request->biases == NULL)
-            return err_set(err, ERR_MEMORY, "no memory for logit_bias");
-        memcpy(request->biases, g->sampling.biases, bytes);
-        request->sampling.biases = request->biases;
-    }
+    request->priority = job->has_priority ? job->priority : g->priority;
+    request->salt = auth_salt(job->salt, g->cache_salt) ^ (g->cache_prompt ? 0 : rng_system());
+    request->wants_progress = g->stream && g->return_progress;
     if (g->n_stop_tokens > 0) {
         size_t bytes = (size_t)g->n_stop_tokens * sizeof *request->stop_tokens;
         request->stop_tokens = malloc(bytes);
@@ -137,20 +161,9 @@ static bool make_request(struct job *job, struct ids *ids, struct err *err)
         memcpy(request->stop_tokens, g->stop_tokens, bytes);
         request->n_stop_tokens = g->n_stop_tokens;
     }
-    if (g->echo && n_top >= 0) {
-        struct prompt_logprobs *wanted = calloc(1, sizeof *wanted);
-        if (wanted == NULL)
-            return err_set(err, ERR_MEMORY, "no memory for prompt log-probabilities");
-        request->prompt_logprobs = wanted;
-        wanted->n_top = n_top;
-        wanted->logprobs = calloc((size_t)n_prompt, sizeof *wanted->logprobs);
-        if (n_top > 0)
-            wanted->tops = calloc((size_t)n_prompt * (size_t)n_top, sizeof *wanted->tops);
-        if (wanted->logprobs == NULL || (n_top > 0 && wanted->tops == NULL))
-            return err_set(err, ERR_MEMORY, "no memory for log-probabilities of %d prompt tokens",
-                           n_prompt);
-    }
-    return true;
+    int32_t n_prompt_top = g->echo && g->logprobs ? n_top : -1;
+    n_prompt_top = g->prompt_logprobs > n_prompt_top ? g->prompt_logprobs : n_prompt_top;
+    return n_prompt_top < 0 || want_prompt_logprobs(request, n_prompt_top, err);
 }
 
 static bool make_requests(struct job *job, struct err *err)
@@ -159,6 +172,8 @@ static bool make_requests(struct job *job, struct err *err)
     struct generate *g = &job->generate;
     if (g->random_seed)
         g->sampling.seed = rng_system();
+    if (!prep_sampling(job, err))
+        return false;
     int32_t n = g->kind == API_CHAT ? 1 : g->n_prompts;
     job->requests = arena_take(&job->arena, (size_t)n, sizeof(struct request *));
     if (job->requests == NULL)

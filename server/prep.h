@@ -32,7 +32,9 @@ struct job {
     struct exchange *exchange; /* read by the http thread; by a worker with JOB_REPLY only */
     struct buf body;           /* owned */
     uint64_t salt;             /* of the caller's key */
-    _Atomic bool cancelled;    /* the client is gone: do not bother */
+    bool has_priority;         /* the header X-Vllm-Priority, which goes before the field */
+    int32_t priority;
+    _Atomic bool cancelled; /* the client is gone: do not bother */
     /* results */
     struct err err;          /* code != ERR_NONE: refused */
     int32_t n_prompt, n_ctx; /* with ERR_CONTEXT */
@@ -44,6 +46,9 @@ struct job {
     int32_t n_requests;
     struct buf reply; /* finished JSON of the small routes */
 };
+/* prep_sampling.c: the generate's biases, bad words and breakers as tokens, into generate.sampling;
+ * what they point to is the job's. */
+MUST_USE bool prep_sampling(struct job *job, struct err *err);
 struct job *job_open(struct server *server, enum job_kind kind); /* NULL: no memory */
 void job_close(struct job *job);
 

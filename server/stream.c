@@ -1,4 +1,5 @@
-/* stream.c - from the engine's events to text: detokenizing, stop strings, log-probabilities.
+/* stream.c - from the engine's events to text: detokenizing, stop strings, log-probabilities; and
+ * the events of a stream. pieces.c has what both forms of a reply are made of.
  *
  * A collected reply is the stream, collected: both read the same events through the same code, and
  * the text of a choice is released by the same rule, so they are equal byte for byte. Http thread
@@ -7,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include "host/base/clock.h"
+#include "server/pieces.h"
 #include "server/server.h"
 
 enum { TEXT_BYTES_MAX = 64 << 20, KEPT_BYTES_MAX = 512 << 20 };
 
 static bool wants_kept(const struct generate *g)
 {
-    return g->sampling.n_top >= 0 || g->return_token_ids;
+    return g->logprobs || g->return_token_ids;
 }
 
 /* ---- stop strings -----------------------------------------------------------------------------
@@ -68,7 +70,7 @@ bool exchange_begin(struct exchange *x, struct err *err)
 {
     struct job *job = x->job;
     const struct generate *g = &job->generate;
-    int32_t n = job->n_requests * g->n;
+    int32_t n = job->n_requests * g->n_seqs;
     x->choices = arena_take(&job->arena, (size_t)n, sizeof *x->choices);
     if (x->choices == NULL)
         return err_set(err, ERR_MEMORY, "no memory for %d choices", n);
@@ -80,8 +82,8 @@ bool exchange_begin(struct exchange *x, struct err *err)
         c->stop_matched = arena_take(&job->arena, (size_t)g->n_stops, sizeof *c->stop_matched);
         if (c->stop_matched == NULL)
             return err_set(err, ERR_MEMORY, "no memory for %d choices", n);
-        c->request = job->requests[i / g->n];
-        c->seq = i % g->n;
+        c->request = job->requests[i / g->n_seqs];
+        c->seq = i % g->n_seqs;
         c->index = i;
         c->stop_token = -1;
         c->kept_bytes = sizeof(struct kept_token) + (size_t)n_top * sizeof(struct top);
@@ -90,6 +92,7 @@ bool exchange_begin(struct exchange *x, struct err *err)
         buf_init(&c->kept, KEPT_BYTES_MAX);
         if (x->server->model->tokenizer != NULL) {
             detok_init(&c->detok, x->server->model->tokenizer, g->skip_special);
+            c->detok.tight = g->tight_specials;
             detok_go_on(&c->detok, c->request->prompt, (size_t)c->request->n_prompt);
         }
     }
@@ -181,14 +184,14 @@ static void begin_choice(struct exchange *x, struct choice *c)
     if (!g->echo)
         return;
     const struct tokenizer *tokenizer = x->server->model->tokenizer;
-    const struct api_prompt *prompt = &g->prompts[c->index / g->n];
+    const struct api_prompt *prompt = &g->prompts[c->index / g->n_seqs];
     const struct prompt_logprobs *known = request->prompt_logprobs;
     struct buf text;
     buf_init(&text, TEXT_BYTES_MAX);
     struct detok detok = { 0 };
     if (tokenizer != NULL)
         detok_init(&detok, tokenizer, g->skip_special);
-    for (int32_t i = 0; i < request->n_prompt && g->sampling.n_top >= 0; i++) {
+    for (int32_t i = 0; i < request->n_prompt && g->logprobs; i++) {
         const struct top *tops = NULL;
         int32_t n_tops = 0;
         if (known != NULL && known->tops != NULL && i > 0) {
@@ -204,7 +207,7 @@ static void begin_choice(struct exchange *x, struct choice *c)
                 (int32_t)reply_characters(buf_text(&text) + before, text.length - before);
         }
     }
-    if (prompt->text != NULL) {
+    if (prompt->text != NULL && g->truncate_prompt == 0) {
         buf_put(&c->text, prompt->text, prompt->length);
         c->n_characters = (int32_t)reply_characters(prompt->text, prompt->length);
     } else if (tokenizer != NULL) {
@@ -294,8 +297,37 @@ static bool add_text(struct exchange *x, struct choice *c, int32_t id)
         return false;
     size_t from = c->held.length;
     detok_push(&c->detok, id, &c->held);
-    c->n_characters += (int32_t)reply_characters(buf_text(&c->held) + from, c->held.length - from);
+    size_t n = c->held.length - from;
+    c->n_characters += (int32_t)reply_characters(buf_text(&c->held) + from, n);
+    c->has_line_feed = c->has_line_feed || (n > 0 && memchr(c->held.bytes + from, '\n', n));
     return match_stops(x, c, from);
+}
+
+/* The choice ends here, whatever the engine is about to draw. */
+static void end_choice(struct exchange *x, struct choice *c, const char *reason)
+{
+    atomic_store(&c->request->seq_cancelled[c->seq], true);
+    engine_wake(x->server->engine);
+    finish_choice(x, c, reason);
+}
+
+/* All text that is still held is text after all. True: it was a stop string. */
+static bool flush_text(struct exchange *x, struct choice *c)
+{
+    if (x->server->model->tokenizer == NULL)
+        return false;
+    size_t from = c->held.length;
+    detok_flush(&c->detok, &c->held);
+    if (match_stops(x, c, from))
+        return true;
+    release(c, c->held.length);
+    return false;
+}
+
+static bool is_late(const struct generate *g, const struct choice *c, uint64_t now_ns)
+{
+    return g->predict_ms_max > 0 && c->has_line_feed &&
+           now_ns - c->first_token_ns > (uint64_t)g->predict_ms_max * 1000000u;
 }
 
 static void on_token(struct exchange *x, struct choice *c, const struct event *event,
@@ -303,12 +335,12 @@ static void on_token(struct exchange *x, struct choice *c, const struct event *e
 {
     const struct generate *g = &x->job->generate;
     count_token(x, c, event->time_ns);
+    c->sum_logprob += (double)event->logprob;
     keep(c, g, event->token, event->logprob, tops, event->n_top, false, false);
-    if (add_text(x, c, event->token)) {
-        atomic_store(&c->request->seq_cancelled[c->seq], true);
-        engine_wake(x->server->engine);
-        finish_choice(x, c, "stop");
-    }
+    if (add_text(x, c, event->token))
+        end_choice(x, c, "stop");
+    else if (is_late(g, c, event->time_ns))
+        end_choice(x, c, flush_text(x, c) ? "stop" : "length");
 }
 
 static bool is_stop_token(const struct request *request, int32_t id)
@@ -325,6 +357,7 @@ static void on_done(struct exchange *x, struct choice *c, const struct event *ev
     const struct generate *g = &x->job->generate;
     if (event->finish == FINISH_STOP) {
         count_token(x, c, event->time_ns);
+        c->sum_logprob += (double)event->logprob;
         keep(c, g, event->finish_token, event->logprob, tops, event->n_top, false, false);
         if (is_stop_token(c->request, event->finish_token)) {
             c->stop_token = event->finish_token;
@@ -338,129 +371,67 @@ static void on_done(struct exchange *x, struct choice *c, const struct event *ev
         err_set(&x->err, ERR_UNAVAILABLE, "%s", c->request->error_text);
     if (event->finish == FINISH_CANCELLED && x->err.code == ERR_NONE && !x->gone)
         err_set(&x->err, ERR_UNAVAILABLE, "the request was cancelled by the server");
-    if (x->server->model->tokenizer != NULL) {
-        size_t from = c->held.length;
-        detok_flush(&c->detok, &c->held);
-        if (match_stops(x, c, from)) {
-            finish_choice(x, c, "stop");
-            return;
-        }
-        release(c, c->held.length); /* half a stop string at the end is text after all */
-    }
+    bool stopped = flush_text(x, c);
     finish_choice(x, c,
-                  event->finish == FINISH_STOP        ? "stop"
+                  stopped                             ? "stop"
+                  : event->finish == FINISH_STOP      ? "stop"
                   : event->finish == FINISH_LENGTH    ? "length"
                   : event->finish == FINISH_CANCELLED ? "abort"
                                                       : "error");
 }
 
-/* ---- pieces -----------------------------------------------------------------------------------
+/* ---- events of a stream -----------------------------------------------------------------------
  */
 
-static struct reply_head head_of(const struct exchange *x)
+/* The first event of a chat choice says who speaks. */
+static void send_role(struct exchange *x, struct choice *c)
 {
     const struct generate *g = &x->job->generate;
-    return (struct reply_head){ .kind = g->kind,
-                                .id = x->id,
-                                .model = x->server->api.id,
-                                .created_s = x->created_s,
-                                .logprobs = g->sampling.n_top >= 0,
-                                .return_token_ids = g->return_token_ids };
+    if (g->kind != API_CHAT || c->role_sent)
+        return;
+    struct reply_head head = exchange_head(x);
+    struct reply_usage usage = exchange_usage(x);
+    struct reply_piece role = { .index = c->index,
+                                .text = "",
+                                .first = true,
+                                .stop_reason_token = -1,
+                                .prompt_ids = g->return_token_ids ? c->request->prompt : NULL,
+                                .n_prompt_ids = c->request->n_prompt };
+    reply_chunk(&x->out, &head, &role, g->continuous_usage ? &usage : NULL, NULL);
+    c->role_sent = c->prompt_sent = true;
 }
 
-static struct reply_usage usage_of(const struct exchange *x)
+/* How far the prompt is, in front of its first choice's tokens. */
+static void send_progress(struct exchange *x, struct choice *c)
 {
-    struct reply_usage usage = { 0 };
-    for (int32_t i = 0; i < x->job->n_requests; i++) {
-        usage.prompt_tokens += x->job->requests[i]->n_prompt;
-        usage.cached_tokens += x->job->requests[i]->n_cached;
-    }
-    for (int32_t i = 0; i < x->n_choices; i++)
-        usage.completion_tokens += x->choices[i].n_tokens;
-    return usage;
-}
-
-static void token_bytes(const struct exchange *x, int32_t id, const char **bytes, size_t *length)
-{
-    *bytes = NULL;
-    if (x->server->model->tokenizer != NULL)
-        *bytes = tokenizer_bytes(x->server->model->tokenizer, id, length);
-    if (*bytes == NULL) {
-        *bytes = "";
-        *length = 0;
-    }
-}
-
-/* The choice's text and kept tokens as a piece; *memory is to be freed. False: no memory. */
-static bool make_piece(const struct exchange *x, const struct choice *c, struct reply_piece *piece,
-                       void **memory)
-{
-    const struct generate *g = &x->job->generate;
-    int32_t n = (int32_t)(c->kept.length / c->kept_bytes);
-    size_t n_top = g->sampling.n_top > 0 ? (size_t)g->sampling.n_top : 0;
-    struct reply_token *tokens = NULL;
-    *memory = NULL;
-    if (n > 0) {
-        size_t bytes = (size_t)n * (sizeof *tokens + n_top * sizeof(struct reply_top));
-        *memory = tokens = malloc(bytes);
-        if (tokens == NULL)
-            return false;
-    }
-    struct reply_top *tops = (struct reply_top *)(void *)(tokens + n);
-    for (int32_t i = 0; i < n; i++) {
-        const struct kept_token *kept =
-            (const struct kept_token *)(const void *)(c->kept.bytes + (size_t)i * c->kept_bytes);
-        struct reply_top *mine = n_top ? tops + (size_t)i * n_top : NULL;
-        tokens[i] = (struct reply_token){ .id = kept->id,
-                                          .logprob = kept->logprob,
-                                          .prompt = kept->prompt,
-                                          .no_logprob = kept->no_logprob,
-                                          .tops = mine,
-                                          .n_tops = kept->n_tops,
-                                          .text_offset = kept->text_offset };
-        token_bytes(x, kept->id, &tokens[i].bytes, &tokens[i].length);
-        for (int32_t k = 0; k < kept->n_tops; k++) {
-            mine[k].logprob = kept->tops[k].logprob;
-            token_bytes(x, kept->tops[k].token, &mine[k].bytes, &mine[k].length);
-        }
-    }
-    *piece = (struct reply_piece){ .index = c->index,
-                                   .text = buf_text(&c->text),
-                                   .length = c->text.length,
-                                   .tokens = tokens,
-                                   .n_tokens = n,
-                                   .finish_reason = c->finish_reason,
-                                   .stop_reason_text = c->stop_text,
-                                   .stop_reason_token = c->stop_token };
-    return true;
-}
-
-static void no_memory(struct exchange *x)
-{
-    if (x->err.code == ERR_NONE)
-        err_set(&x->err, ERR_MEMORY, "no memory for the reply");
+    const struct request *request = c->request;
+    int32_t n = atomic_load_explicit(&request->n_computed, memory_order_relaxed);
+    if (!request->wants_progress || c->seq != 0 || c->begun || n <= c->n_progress)
+        return;
+    uint64_t now = clock_ns(), since = request->first_plan_ns;
+    struct reply_head head = exchange_head(x);
+    struct reply_progress progress = { .total = request->n_prompt,
+                                       .cache = request->n_cached,
+                                       .processed = n,
+                                       .time_ms = since ? (double)(now - since) * 1e-6 : 0 };
+    x->state = EXCHANGE_STREAM;
+    send_role(x, c);
+    reply_progress_chunk(&x->out, &head, c->index, &progress);
+    c->n_progress = n;
 }
 
 /* Frame what the choice has released as one event, if there is anything to say. */
-static void send_piece(struct exchange *x, struct choice *c, bool first)
+static void send_piece(struct exchange *x, struct choice *c)
 {
-    struct reply_head head = head_of(x);
-    struct reply_usage usage = usage_of(x);
+    struct reply_head head = exchange_head(x);
+    struct reply_usage usage = exchange_usage(x);
+    struct reply_timings timings = exchange_timings(x);
     const struct generate *g = &x->job->generate;
     const struct reply_usage *running = g->continuous_usage ? &usage : NULL;
+    const struct reply_timings *each = g->timings_per_token ? &timings : NULL, *last = each;
     bool chat = g->kind == API_CHAT;
+    send_role(x, c);
     const int32_t *prompt_ids = g->return_token_ids && !c->prompt_sent ? c->request->prompt : NULL;
-    if (first && chat) {
-        struct reply_piece role = { .index = c->index,
-                                    .text = "",
-                                    .first = true,
-                                    .stop_reason_token = -1,
-                                    .prompt_ids = prompt_ids,
-                                    .n_prompt_ids = c->request->n_prompt };
-        reply_chunk(&x->out, &head, &role, running);
-        prompt_ids = NULL;
-        c->prompt_sent = true;
-    }
     bool ended = c->finish_reason != NULL && !c->final_sent;
     /* Tokens without text (half a character, half a stop string) wait for the text. Without a
      * tokenizer there is none to wait for: the ids are the reply. */
@@ -469,24 +440,26 @@ static void send_piece(struct exchange *x, struct choice *c, bool first)
         return;
     void *memory;
     struct reply_piece piece;
-    if (!make_piece(x, c, &piece, &memory)) {
-        no_memory(x);
+    if (!exchange_piece(x, c, &piece, &memory)) {
+        exchange_no_memory(x);
         return;
     }
+    if (ended && x->n_done == x->n_choices && !g->include_usage)
+        last = &timings; /* they ride on the last event */
     piece.prompt_ids = prompt_ids;
     piece.n_prompt_ids = c->request->n_prompt;
     c->prompt_sent = true;
     if (chat && ended && c->text.length > 0) {
         /* The last text and the finish are two events: an empty delta carries the reason. */
         piece.finish_reason = NULL;
-        reply_chunk(&x->out, &head, &piece, running);
+        reply_chunk(&x->out, &head, &piece, running, each);
         piece = (struct reply_piece){ .index = c->index,
                                       .text = "",
                                       .finish_reason = c->finish_reason,
                                       .stop_reason_text = c->stop_text,
                                       .stop_reason_token = c->stop_token };
     }
-    reply_chunk(&x->out, &head, &piece, running);
+    reply_chunk(&x->out, &head, &piece, running, last);
     c->final_sent = c->final_sent || ended;
     free(memory);
     buf_reset(&c->text);
@@ -500,9 +473,10 @@ static void end_stream(struct exchange *x)
     if (x->err.code != ERR_NONE) {
         reply_error_chunk(&x->out, &x->err);
     } else if (x->job->generate.include_usage) {
-        struct reply_head head = head_of(x);
-        struct reply_usage usage = usage_of(x);
-        reply_usage_chunk(&x->out, &head, &usage);
+        struct reply_head head = exchange_head(x);
+        struct reply_usage usage = exchange_usage(x);
+        struct reply_timings timings = exchange_timings(x);
+        reply_usage_chunk(&x->out, &head, &usage, &timings);
     }
     reply_done(&x->out);
     x->out_final = true;
@@ -516,6 +490,8 @@ static void drain_choice(struct exchange *x, struct choice *c)
     uint32_t ready = spsc_ready(&outbox->ring);
     bool was_full = ready + 2 >= outbox->ring.capacity, read = false;
     int32_t n_top = x->job->generate.sampling.n_top;
+    if (stream && !x->gone && x->err.code == ERR_NONE)
+        send_progress(x, c);
     while (spsc_ready(&outbox->ring) > 0) {
         if (stream && x->state == EXCHANGE_STREAM && !x->gone && !c->done &&
             x->out.length - x->out_read > EXCHANGE_OUT_MAX)
@@ -524,9 +500,8 @@ static void drain_choice(struct exchange *x, struct choice *c)
         const struct event event = outbox->events[at];
         const struct top *tops =
             outbox->tops && n_top > 0 ? outbox->tops + (size_t)at * (size_t)n_top : NULL;
-        bool first = !c->begun;
         if (!c->done && !x->gone) {
-            if (first)
+            if (!c->begun)
                 begin_choice(x, c);
             if (event.kind == EVENT_TOKEN)
                 on_token(x, c, &event, tops);
@@ -534,7 +509,7 @@ static void drain_choice(struct exchange *x, struct choice *c)
                 on_done(x, c, &event, tops);
             if (stream && x->err.code == ERR_NONE) {
                 x->state = EXCHANGE_STREAM;
-                send_piece(x, c, first);
+                send_piece(x, c);
             }
         } else if (!c->done && event.kind == EVENT_DONE) {
             finish_choice(x, c, "abort");
@@ -558,56 +533,4 @@ void exchange_drain(struct exchange *x, struct request *request)
         exchange_cancel(x);
     if (x->state == EXCHANGE_STREAM && (failed || x->n_done == x->n_choices))
         end_stream(x);
-}
-
-/* ---- the collected reply ----------------------------------------------------------------------
- */
-
-bool exchange_reply_is_large(const struct exchange *x)
-{
-    size_t bytes = 0;
-    for (int32_t i = 0; i < x->n_choices; i++)
-        bytes += x->choices[i].kept.length + x->choices[i].text.length;
-    return bytes > 64 * 1024; /* about a millisecond of formatting */
-}
-
-void exchange_write_reply(struct exchange *x)
-{
-    struct reply_head head = head_of(x);
-    const struct generate *g = &x->job->generate;
-    reply_begin(&x->out, &head);
-    struct reply_timings timings = { 0 };
-    for (int32_t i = 0; i < x->n_choices; i++) {
-        struct choice *c = &x->choices[i];
-        void *memory;
-        struct reply_piece piece;
-        if (!make_piece(x, c, &piece, &memory)) {
-            no_memory(x);
-            return;
-        }
-        if (g->return_token_ids) {
-            piece.prompt_ids = c->request->prompt;
-            piece.n_prompt_ids = c->request->n_prompt;
-        }
-        reply_choice(&x->out, &head, &piece, i == 0);
-        free(memory);
-        timings.predicted_n += c->n_tokens;
-        double ms = c->request->first_token_ns && c->last_token_ns > c->request->first_token_ns
-                        ? (double)(c->last_token_ns - c->request->first_token_ns) * 1e-6
-                        : 0;
-        timings.predicted_ms = ms > timings.predicted_ms ? ms : timings.predicted_ms;
-    }
-    for (int32_t i = 0; i < x->job->n_requests; i++) {
-        const struct request *request = x->job->requests[i];
-        timings.cache_n += request->n_cached;
-        timings.prompt_n += request->n_prompt - request->n_cached;
-        if (request->first_token_ns && request->first_plan_ns)
-            timings.prompt_ms += (double)(request->first_token_ns - request->first_plan_ns) * 1e-6;
-    }
-    struct reply_usage usage = usage_of(x);
-    const struct request *first = x->job->requests[0];
-    reply_end(&x->out, &head, &usage, &timings, g->return_token_ids ? first->prompt : NULL,
-              first->n_prompt);
-    if (x->out.failed)
-        no_memory(x);
 }

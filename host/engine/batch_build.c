@@ -107,6 +107,7 @@ static void fill_logit_rows(struct batch_build *build, const struct plan_item *i
     if (!item->draws)
         return;
     struct sample_row *row = add_logit_row(build, first_row + item->n_rows - 1, item);
+    row->state = &item->seq->sample;
     CHECK(item->n_known - seq->n_tokens <= 1); /* of one step in flight */
     row->in_flight = item->n_known > seq->n_tokens;
     row->n_output += row->in_flight;

@@ -262,6 +262,18 @@ static void take_score(struct prompt_logprobs *scores, int32_t target, const str
             (struct top){ out->top_tokens[i], out->top_logprobs[i] };
 }
 
+/* How much of the prompt the leader has; again from less after a preemption, which is not told. */
+static void report_progress(struct core *core, struct seq *seq)
+{
+    struct request *request = seq->run->request;
+    int32_t n = seq->computed < seq->n_prompt ? seq->computed : seq->n_prompt;
+    if (!request->wants_progress || seq->index != 0 ||
+        n <= atomic_load_explicit(&request->n_computed, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&request->n_computed, n, memory_order_relaxed);
+    touch(core, seq->run);
+}
+
 static bool outs_valid(const struct core *core, const struct core_step *step, struct err *err)
 {
     for (int32_t i = 0; i < step->plan.n_logit_rows; i++)
@@ -330,6 +342,7 @@ bool core_commit(struct core *core, struct core_step *step, uint64_t now_ns, str
         if (!scheduler_is_live(s, item))
             continue;
         struct seq *seq = item->seq;
+        report_progress(core, seq);
         if (step->ends[i].finish != FINISH_NONE)
             end_seq(core, seq, step->ends[i].finish, step->ends[i].out, now_ns);
         else if (seq->limit == seq->n_prompt && seq->computed == seq->end)

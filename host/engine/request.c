@@ -52,7 +52,6 @@ void request_close(struct request *request)
         free(request->prompt_logprobs);
     }
     free(request->stop_tokens);
-    free(request->biases);
     free(request->prompt);
     free(request);
 }

@@ -66,13 +66,14 @@ struct request {
     int32_t
         *stop_tokens; /* [n_stop_tokens], owned: ids that end a sequence (not the model's eos) */
     int32_t n_stop_tokens;
-    struct sample_params sampling;           /* biases owned below */
-    struct logit_bias *biases;               /* owned; sampling.biases points here */
+    struct sample_params
+        sampling; /* what it points to is borrowed until the request has returned */
     struct prompt_logprobs *prompt_logprobs; /* owned, or NULL; such a request looks up no prefix */
     uint64_t salt;                           /* tenant: pages are only shared under an equal salt */
     int32_t priority;                        /* lower goes first; 0 default */
-    uint64_t id;                             /* ours, unique */
-    void *owner;                             /* the exchange; never read by the engine */
+    bool wants_progress; /* news whenever some of the prompt has been computed */
+    uint64_t id;         /* ours, unique */
+    void *owner;         /* the exchange; never read by the engine */
     uint64_t submit_ns;
 
     /* Anyone may set it; the engine reads it at the next plan. One flag a sequence, and one for
@@ -85,11 +86,12 @@ struct request {
     int32_t n_cached;        /* prompt tokens taken from the prefix cache */
     uint64_t first_plan_ns;  /* left the queue; 0: never */
     uint64_t first_token_ns;
-    char error_text[256];  /* with FINISH_ERROR */
-    _Atomic bool returned; /* set by engine_take_news alone, with the last appearance */
-    _Atomic bool in_news;  /* the engine's: it is in the news queue already */
-    struct request *next;  /* the owner's list link; the engine's while it owns the request */
-    void *engine_private;  /* the engine's sequences (struct run); NULL outside the engine */
+    _Atomic int32_t n_computed; /* tokens of the prompt, cached ones too; with wants_progress */
+    char error_text[256];       /* with FINISH_ERROR */
+    _Atomic bool returned;      /* set by engine_take_news alone, with the last appearance */
+    _Atomic bool in_news;       /* the engine's: it is in the news queue already */
+    struct request *next;       /* the owner's list link; the engine's while it owns the request */
+    void *engine_private;       /* the engine's sequences (struct run); NULL outside the engine */
 };
 
 /* All memory that the request owns; zero-filled beyond the arguments (sampling neutral). Copies

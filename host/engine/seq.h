@@ -40,6 +40,8 @@ struct seq {
     bool scores;      /* the prompt's log-probabilities are wanted */
     int32_t n_scored; /* tokens [1, n_scored) of the prompt have theirs, or are planned to */
 
+    struct sample_state sample; /* of its chain; changed by each token that is drawn */
+
     uint32_t epoch;       /* grows when preempted: rows in flight then count for nothing */
     int32_t item;         /* place in the plan being made, -1: none */
     uint64_t last_plan;   /* serial of the last plan with rows of it */

@@ -113,6 +113,12 @@ void detok_push(struct detok *detok, int32_t id, struct buf *out)
     if (!bytes || (detok->skip_special && tokenizer_is_special(detok->tokenizer, id)))
         return;
     const struct tokenizer *t = detok->tokenizer;
+    if (detok->tight) {
+        bool special = tokenizer_is_special(t, id);
+        if (special && detok->last_special)
+            bytes = vocab_bytes(&t->vocab, id, &length);
+        detok->last_special = special;
+    }
     bool first = !detok->any;
     detok->any = true;
     if (!first || !decoder_first_differs(&t->decoder)) {

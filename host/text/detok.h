@@ -15,6 +15,9 @@
 struct detok {
     const struct tokenizer *tokenizer; /* borrowed */
     bool skip_special;                 /* special tokens give no text */
+    bool tight;                        /* of special tokens in a row, the later ones are written
+                                          as the vocabulary has them; set it after init */
+    bool last_special;                 /* with tight */
     bool any;                          /* a token was written: the next one is not the first */
     int32_t strip;                     /* so many leading blanks are still to be dropped */
     uint8_t pending[8];                /* the start of a character that is not complete yet */

@@ -1,6 +1,7 @@
 /* libFuzzer entry for the request parsers: the first byte chooses the route and the model, the rest
  * is the body. What is accepted must keep the promises of generate.h; a refusal has a text. */
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #include "api/error.h"
@@ -38,6 +39,27 @@ static void check_messages(const cJSON *messages)
     }
 }
 
+static void check_strings(const struct api_stop *strings, int32_t n, size_t bytes_max)
+{
+    for (int32_t i = 0; i < n; i++) {
+        CHECK(strings[i].length >= 1 && strings[i].length <= bytes_max);
+        check_text(strings[i].text, strings[i].length);
+    }
+}
+
+static void check_chain(const struct sample_chain *c)
+{
+    bool seen[SAMPLE_STAGES] = { false };
+    CHECK(c->n_stages >= 1 && c->n_stages <= SAMPLE_STAGES);
+    for (int32_t i = 0; i < c->n_stages; i++) {
+        CHECK(!seen[c->stages[i]]);
+        seen[c->stages[i]] = true;
+    }
+    CHECK(c->last_n >= -1 && c->min_keep >= 0 && c->dry_last_n >= -1);
+    CHECK(c->xtc_probability >= 0 && c->xtc_probability <= 1 && c->dry_base >= 1);
+    CHECK(c->mirostat >= 0 && c->mirostat <= 2 && c->dry_allowed_length >= 0);
+}
+
 static void check_generate(const struct generate *g)
 {
     const struct sample_params *s = &g->sampling;
@@ -47,9 +69,15 @@ static void check_generate(const struct generate *g)
     CHECK(s->temperature >= 0 && s->top_k >= -1 && s->repetition_penalty > 0);
     CHECK(s->top_p >= 0 && s->top_p <= 1 && s->min_p >= 0 && s->min_p <= 1);
     CHECK(s->n_top >= -1 && s->n_top <= API_TOP_MAX);
-    for (int32_t i = 0; i < s->n_biases; i++)
-        CHECK(s->biases[i].token >= 0 && s->biases[i].token < VOCAB && s->biases[i].bias >= -100 &&
-              s->biases[i].bias <= 100);
+    for (int32_t i = 0; i < g->n_biases; i++)
+        CHECK(g->biases[i].token >= 0 && g->biases[i].token < VOCAB && g->biases[i].bias <= 100 &&
+              (g->biases[i].bias >= -100 || g->biases[i].bias == -INFINITY));
+    check_chain(&g->chain);
+    check_strings(g->bad_words, g->n_bad_words, API_BAD_WORD_BYTES_MAX);
+    check_strings(g->breakers, g->n_breakers, API_BREAKER_BYTES_MAX);
+    CHECK(g->n_seqs >= g->n && g->n_seqs <= API_N_MAX && !(g->stream && g->n_seqs > g->n));
+    CHECK(g->truncate_prompt >= -1 && g->truncate_prompt < CTX);
+    CHECK(g->prompt_logprobs >= -1 && g->prompt_logprobs <= API_TOP_MAX);
     CHECK(g->n_stops <= API_STOPS_MAX && g->n_stop_tokens <= API_STOP_TOKENS_MAX);
     for (int32_t i = 0; i < g->n_stops; i++) {
         CHECK(g->stops[i].length >= 1 && g->stops[i].length <= API_STOP_BYTES_MAX);
@@ -57,7 +85,7 @@ static void check_generate(const struct generate *g)
     }
     check_ids(g->stop_tokens, g->n_stop_tokens);
     CHECK((g->kind == API_CHAT) == (g->n_prompts == 0));
-    CHECK((int64_t)g->n * g->n_prompts <= API_PROMPTS_MAX);
+    CHECK((int64_t)g->n_seqs * g->n_prompts <= API_PROMPTS_MAX);
     for (int32_t i = 0; i < g->n_prompts; i++) {
         if (g->prompts[i].text != NULL)
             check_text(g->prompts[i].text, g->prompts[i].length);

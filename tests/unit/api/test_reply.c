@@ -38,7 +38,7 @@ static void check_json(const char *name, const char *text, size_t length, const 
     }
 #define TOP(text_, logprob_)                                                                       \
     {                                                                                              \
-        text_, sizeof(text_) - 1, logprob_                                                         \
+        .bytes = text_, .length = sizeof(text_) - 1, .logprob = logprob_                           \
     }
 #define TEXT(text_)     .text = text_, .length = sizeof(text_) - 1
 #define TOKENS(tokens_) .tokens = tokens_, .n_tokens = sizeof(tokens_) / sizeof(tokens_)[0]
@@ -209,7 +209,9 @@ static void test_whole(void **state)
         buf_init(&want, 1 << 20);
         reply_begin(&out, &head);
         reply_choice(&out, &head, &WHOLE[i].piece, true);
-        reply_end(&out, &head, &SOME_USAGE, &SOME_TIMINGS, WHOLE[i].ids ? PROMPT : NULL, 2);
+        const struct reply_piece first = { .prompt_ids = WHOLE[i].ids ? PROMPT : NULL,
+                                           .n_prompt_ids = 2 };
+        reply_end(&out, &head, &SOME_USAGE, &SOME_TIMINGS, &first);
         buf_printf(&want, "{%s,\"choices\":[{\"index\":0,%s}]," USAGE "," TIMINGS "%s}",
                    chat ? CHAT_HEAD("chat.completion") : TEXT_HEAD, WHOLE[i].choice,
                    chat && WHOLE[i].ids ? ",\"prompt_token_ids\":[9,8]" : "");
@@ -235,7 +237,8 @@ static void test_several_choices(void **state)
         reply_choice(&out, &head, &piece, i == 0);
     }
     struct reply_timings none = { 0 };
-    reply_end(&out, &head, &SOME_USAGE, &none, NULL, 0);
+    const struct reply_piece no_prompt = { 0 };
+    reply_end(&out, &head, &SOME_USAGE, &none, &no_prompt);
     check_json("several choices", buf_text(&out), out.length,
                "{" TEXT_HEAD
                ",\"choices\":[{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":"
@@ -358,7 +361,7 @@ static void test_chunks(void **state)
         size_t length;
         buf_init(&out, 1 << 20);
         buf_init(&want, 1 << 20);
-        reply_chunk(&out, &head, &CHUNKS[i].piece, CHUNKS[i].usage ? &SOME_USAGE : NULL);
+        reply_chunk(&out, &head, &CHUNKS[i].piece, CHUNKS[i].usage ? &SOME_USAGE : NULL, NULL);
         buf_printf(&want, "{%s,%s}",
                    head.kind == API_CHAT ? CHAT_HEAD("chat.completion.chunk") : TEXT_HEAD,
                    CHUNKS[i].want);
@@ -378,7 +381,7 @@ static void test_other_events(void **state)
     for (int32_t chat = 0; chat < 2; chat++) {
         struct reply_head head = head_of(chat ? API_CHAT : API_COMPLETION, true, true);
         buf_reset(&out);
-        reply_usage_chunk(&out, &head, &SOME_USAGE);
+        reply_usage_chunk(&out, &head, &SOME_USAGE, NULL);
         const char *json = event_json("usage", &out, &length);
         check_json("usage", json, length,
                    chat ? "{" CHAT_HEAD("chat.completion.chunk") ",\"choices\":[]," USAGE "}"
@@ -422,7 +425,7 @@ static void random_reply(struct random_reply *r, uint64_t seed)
         for (int32_t k = 0; k < 3; k++) {
             const char *other = words[(uint32_t)(chance(seed, 2 + (uint64_t)k, (uint64_t)i) * 8)];
             r->tops[i][k] =
-                (struct reply_top){ other, strlen(other), -(float)k - chance(seed, 9, 1) };
+                (struct reply_top){ k, other, strlen(other), -(float)k - chance(seed, 9, 1) };
         }
         r->tokens[i] = (struct reply_token){ .id = i * 7,
                                              .bytes = r->bytes[i],
@@ -489,7 +492,7 @@ static void test_joined_stream(void **state)
                                          .stop_reason_token = -1,
                                          .first = first };
             buf_reset(&out);
-            reply_chunk(&out, &head, &piece, NULL);
+            reply_chunk(&out, &head, &piece, NULL, NULL);
             size_t length;
             const char *json = event_json("chunk", &out, &length);
             cJSON *root = read_json("chunk", json, length);
@@ -593,7 +596,7 @@ static void test_full_buffer(void **state)
     for (size_t limit = 0;; limit++) {
         struct buf out;
         buf_init(&out, limit);
-        reply_chunk(&out, &head, &piece, &SOME_USAGE);
+        reply_chunk(&out, &head, &piece, &SOME_USAGE, NULL);
         bool failed = out.failed;
         assert_true(out.length <= limit);
         buf_clear(&out);

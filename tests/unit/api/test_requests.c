@@ -5,18 +5,18 @@
  */
 
 struct dump {
-    struct buf names[48], values[48];
+    struct buf names[96], values[96];
     int32_t n;
 };
 static struct buf *field(struct dump *dump, const char *name)
 {
-    assert_true(dump->n < 48);
+    assert_true(dump->n < 96);
     buf_puts(&dump->names[dump->n], name);
     return &dump->values[dump->n++];
 }
 static void dump_init(struct dump *dump)
 {
-    for (int32_t i = 0; i < 48; i++) {
+    for (int32_t i = 0; i < 96; i++) {
         buf_init(&dump->names[i], 64);
         buf_init(&dump->values[i], 1 << 20);
     }
@@ -24,7 +24,7 @@ static void dump_init(struct dump *dump)
 }
 static void dump_clear(struct dump *dump)
 {
-    for (int32_t i = 0; i < 48; i++) {
+    for (int32_t i = 0; i < 96; i++) {
         buf_clear(&dump->names[i]);
         buf_clear(&dump->values[i]);
     }
@@ -53,6 +53,61 @@ static void dump_node(struct dump *dump, const char *name, const cJSON *node)
     cJSON_free(text);
 }
 
+static void dump_strings(struct buf *out, const struct api_stop *strings, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++) {
+        buf_putc(out, i ? '|' : '<');
+        buf_put(out, strings[i].text, strings[i].length);
+    }
+}
+
+static void dump_samplers(struct dump *dump, const struct generate *g)
+{
+    const struct sample_chain *c = &g->chain;
+    struct buf *out = field(dump, "allowed");
+    for (int32_t i = 0; g->sampling.allowed != NULL && i < PLAIN.vocab; i++)
+        if (g->sampling.allowed[i / 32] >> (i % 32) & 1)
+            buf_printf(out, "%s%d", out->length ? "," : "", i);
+    dump_bool(dump, "chain", g->has_chain);
+    out = field(dump, "stages");
+    for (int32_t i = 0; i < c->n_stages; i++)
+        buf_printf(out, "%d", (int)c->stages[i]);
+    if (c->windowed)
+        buf_printf(field(dump, "window"), "%d", c->last_n);
+    else
+        buf_puts(field(dump, "window"), "no");
+    dump_number(dump, "dynatemp", (double)c->dynatemp_range);
+    dump_number(dump, "exponent", (double)c->dynatemp_exponent);
+    dump_number(dump, "sigma", (double)c->top_n_sigma);
+    dump_number(dump, "xtc", (double)c->xtc_probability);
+    dump_number(dump, "threshold", (double)c->xtc_threshold);
+    dump_number(dump, "min_keep", c->min_keep);
+    dump_number(dump, "dry", (double)c->dry_multiplier);
+    dump_number(dump, "dry_base", (double)c->dry_base);
+    dump_number(dump, "dry_allowed", c->dry_allowed_length);
+    dump_number(dump, "dry_last_n", c->dry_last_n);
+    dump_number(dump, "mirostat", c->mirostat);
+    dump_number(dump, "tau", (double)c->mirostat_tau);
+    dump_number(dump, "eta", (double)c->mirostat_eta);
+    dump_strings(field(dump, "breakers"), g->breakers, g->n_breakers);
+    dump_strings(field(dump, "bad_words"), g->bad_words, g->n_bad_words);
+}
+
+static void dump_output(struct dump *dump, const struct generate *g)
+{
+    dump_number(dump, "truncate", g->truncate_prompt);
+    dump_number(dump, "prompt_logprobs", g->prompt_logprobs);
+    dump_number(dump, "predict_ms", g->predict_ms_max);
+    dump_bool(dump, "tight", g->tight_specials);
+    dump_bool(dump, "logprobs", g->logprobs);
+    dump_bool(dump, "tokens_as_ids", g->tokens_as_ids);
+    dump_bool(dump, "timings", g->timings_per_token);
+    dump_bool(dump, "progress", g->return_progress);
+    dump_bool(dump, "cache", g->cache_prompt);
+    dump_strings(field(dump, "response_fields"), g->response_fields, g->n_response_fields);
+    buf_puts(field(dump, "request_id"), g->request_id ? g->request_id : "");
+}
+
 static void dump_generate(struct dump *dump, const struct generate *g)
 {
     dump_init(dump);
@@ -61,6 +116,7 @@ static void dump_generate(struct dump *dump, const struct generate *g)
     dump_bool(dump, "include_usage", g->include_usage);
     dump_bool(dump, "continuous_usage", g->continuous_usage);
     dump_number(dump, "n", g->n);
+    dump_number(dump, "n_seqs", g->n_seqs);
     dump_number(dump, "max_tokens", g->max_tokens);
     dump_number(dump, "min_tokens", g->min_tokens);
     dump_bool(dump, "ignore_eos", g->ignore_eos);
@@ -81,8 +137,15 @@ static void dump_generate(struct dump *dump, const struct generate *g)
     dump_number(dump, "frequency", (double)s->frequency_penalty);
     buf_printf(field(dump, "seed"), "%lld", (long long)s->seed);
     struct buf *out = field(dump, "biases");
-    for (int32_t i = 0; i < s->n_biases; i++)
-        buf_printf(out, "%s%d:%g", i ? "," : "", s->biases[i].token, (double)s->biases[i].bias);
+    for (int32_t i = 0; i < g->n_biases; i++) {
+        buf_puts(out, i ? "," : "");
+        if (g->biases[i].text != NULL)
+            buf_printf(out, "'%s':%g", g->biases[i].text, (double)g->biases[i].bias);
+        else
+            buf_printf(out, "%d:%g", g->biases[i].token, (double)g->biases[i].bias);
+    }
+    assert_true(s->biases == NULL && s->chain == NULL); /* the prep worker makes these */
+    dump_samplers(dump, g);
     dump_number(dump, "n_top", s->n_top);
     out = field(dump, "stops");
     for (int32_t i = 0; i < g->n_stops; i++) {
@@ -107,6 +170,7 @@ static void dump_generate(struct dump *dump, const struct generate *g)
     dump_bool(dump, "continue_final", g->continue_final_message);
     buf_puts(field(dump, "salt"), g->cache_salt ? g->cache_salt : "");
     dump_number(dump, "priority", g->priority);
+    dump_output(dump, g);
     dump_number(dump, "n_unknown", g->n_unknown);
 }
 
@@ -125,6 +189,14 @@ static void differences(const struct dump *dump, const struct dump *defaults, st
 /* ---- chat and completions ---------------------------------------------------------------------
  */
 
+#define SAMPLERS                                                                                   \
+    "allowed= chain=no stages=0123456789 window=no dynatemp=0 exponent=1 sigma=-1 xtc=0 "          \
+    "threshold=0.10000000149011612 min_keep=0 dry=0 dry_base=1.75 dry_allowed=2 dry_last_n=64 "    \
+    "mirostat=0 tau=5 eta=0.10000000149011612 breakers=<\n|:|\"|* bad_words= "
+#define OUTPUT                                                                                     \
+    "truncate=0 prompt_logprobs=-1 predict_ms=0 tight=no logprobs=no tokens_as_ids=no timings=no " \
+    "progress=no cache=yes response_fields= request_id= "
+
 static void test_defaults(void **state)
 {
     (void)state;
@@ -133,20 +205,22 @@ static void test_defaults(void **state)
         const char *body, *all;
     } rows[] = {
         { CHAT, "{" M "}",
-          "kind=chat stream=no include_usage=no continuous_usage=no n=1 max_tokens=-1 min_tokens=0 "
-          "ignore_eos=no echo=no return_token_ids=no skip_special=yes include_stop=no "
+          "kind=chat stream=no include_usage=no continuous_usage=no n=1 n_seqs=1 max_tokens=-1 "
+          "min_tokens=0 ignore_eos=no echo=no return_token_ids=no skip_special=yes include_stop=no "
           "add_special=no random_seed=yes temperature=0.5 top_k=40 top_p=0.75 min_p=0.125 "
-          "typical_p=0.875 repetition=1.25 presence=0 frequency=0 seed=-1 biases= n_top=-1 stops= "
+          "typical_p=0.875 repetition=1.25 presence=0 frequency=0 seed=-1 biases= " SAMPLERS
+          "n_top=-1 stops= "
           "stop_tokens= prompts= messages=[{\"role\":\"user\",\"content\":\"hi\"}] tools= "
-          "documents= variables= generation_prompt=yes continue_final=no salt= priority=0 "
+          "documents= variables= generation_prompt=yes continue_final=no salt= priority=0 " OUTPUT
           "n_unknown=0" },
         { COMPLETION, "{" P "}",
-          "kind=completion stream=no include_usage=no continuous_usage=no n=1 max_tokens=16 "
-          "min_tokens=0 ignore_eos=no echo=no return_token_ids=no skip_special=yes "
+          "kind=completion stream=no include_usage=no continuous_usage=no n=1 n_seqs=1 "
+          "max_tokens=16 min_tokens=0 ignore_eos=no echo=no return_token_ids=no skip_special=yes "
           "include_stop=no add_special=yes random_seed=yes temperature=0.5 top_k=40 top_p=0.75 "
-          "min_p=0.125 typical_p=0.875 repetition=1.25 presence=0 frequency=0 seed=-1 biases= "
+          "min_p=0.125 typical_p=0.875 repetition=1.25 presence=0 frequency=0 seed=-1 "
+          "biases= " SAMPLERS
           "n_top=-1 stops= stop_tokens= prompts=<hi messages= tools= documents= variables= "
-          "generation_prompt=no continue_final=no salt= priority=0 n_unknown=0" },
+          "generation_prompt=no continue_final=no salt= priority=0 " OUTPUT "n_unknown=0" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct generate g;
@@ -190,10 +264,16 @@ static const struct {
       "{\"stream\":false,\"stream_options\":null," M "}", "" },
     { "an empty stream_options", CHAT, PLAIN_MODEL, "{\"stream\":true,\"stream_options\":{}," M "}",
       "stream=yes" },
-    { "n", CHAT, PLAIN_MODEL, "{\"n\":3," M "}", "n=3" },
-    { "the largest n", CHAT, PLAIN_MODEL, "{\"n\":128," M "}", "n=128" },
-    { "n as 2.0", CHAT, PLAIN_MODEL, "{\"n\":2.0," M "}", "n=2" },
-    { "best_of equal to n", COMPLETION, PLAIN_MODEL, "{\"n\":2,\"best_of\":2," P "}", "n=2" },
+    { "n", CHAT, PLAIN_MODEL, "{\"n\":3," M "}", "n=3 n_seqs=3" },
+    { "the largest n", CHAT, PLAIN_MODEL, "{\"n\":128," M "}", "n=128 n_seqs=128" },
+    { "n as 2.0", CHAT, PLAIN_MODEL, "{\"n\":2.0," M "}", "n=2 n_seqs=2" },
+    { "best_of equal to n", COMPLETION, PLAIN_MODEL, "{\"n\":2,\"best_of\":2," P "}",
+      "n=2 n_seqs=2" },
+    { "best_of wants log-probabilities for itself", COMPLETION, PLAIN_MODEL,
+      "{\"n\":2,\"best_of\":5," P "}", "n=2 n_seqs=5 n_top=0" },
+    { "best_of beside log-probabilities", CHAT, PLAIN_MODEL,
+      "{\"best_of\":3,\"logprobs\":true,\"top_logprobs\":2," M "}",
+      "n_seqs=3 n_top=2 logprobs=yes" },
     { "max_tokens", CHAT, PLAIN_MODEL, "{\"max_tokens\":7," M "}", "max_tokens=7" },
     { "max_completion_tokens", CHAT, PLAIN_MODEL, "{\"max_completion_tokens\":8," M "}",
       "max_tokens=8" },
@@ -238,6 +318,58 @@ static const struct {
       "random_seed=no seed=-9223372036854775808" },
     { "a bias or two", CHAT, PLAIN_MODEL, "{\"logit_bias\":{\"5\":-100,\"999\":1.5}," M "}",
       "biases=5:-100,999:1.5" },
+    { "biases as pairs, of texts, never", COMPLETION, PLAIN_MODEL,
+      "{\"logit_bias\":[[5,-0.5],[\"a b\",2],[7,false]]," P "}", "biases=5:-0.5,'a b':2,7:-inf" },
+    { "never in an object", COMPLETION, PLAIN_MODEL, "{\"logit_bias\":{\"7\":false}," P "}",
+      "biases=7:-inf" },
+    { "allowed tokens", COMPLETION, PLAIN_MODEL, "{\"allowed_token_ids\":[999,0,5,5]," P "}",
+      "allowed=0,5,999" },
+    { "bad words", CHAT, PLAIN_MODEL, "{\"bad_words\":[\"x\",\" y\"]," M "}", "bad_words=<x| y" },
+    { "a window of penalties", CHAT, PLAIN_MODEL, "{\"repeat_last_n\":64," M "}",
+      "chain=yes window=64" },
+    { "the same without penalties", CHAT, PLAIN_MODEL,
+      "{\"repeat_last_n\":64,\"repeat_penalty\":1," M "}", "repetition=1 window=64" },
+    { "dynatemp", CHAT, PLAIN_MODEL, "{\"dynatemp_range\":0.5,\"dynatemp_exponent\":2," M "}",
+      "chain=yes dynatemp=0.5 exponent=2" },
+    { "top_n_sigma", CHAT, PLAIN_MODEL, "{\"top_n_sigma\":1.5," M "}", "chain=yes sigma=1.5" },
+    { "xtc", CHAT, PLAIN_MODEL, "{\"xtc_probability\":0.5,\"xtc_threshold\":0.25," M "}",
+      "chain=yes xtc=0.5 threshold=0.25" },
+    { "xtc with a threshold that is off", CHAT, PLAIN_MODEL,
+      "{\"xtc_probability\":0.5,\"xtc_threshold\":0.75," M "}", "threshold=0.75" },
+    { "min_keep 1 changes nothing", CHAT, PLAIN_MODEL, "{\"min_keep\":1," M "}", "min_keep=1" },
+    { "min_keep", CHAT, PLAIN_MODEL, "{\"min_keep\":2," M "}", "chain=yes min_keep=2" },
+    { "DRY", CHAT, PLAIN_MODEL,
+      "{\"dry_multiplier\":0.5,\"dry_base\":2,\"dry_allowed_length\":3,"
+      "\"dry_penalty_last_n\":-1,\"dry_sequence_breakers\":[\"\\n\",\"--\"]," M "}",
+      "chain=yes dry=0.5 dry_base=2 dry_allowed=3 dry_last_n=-1 breakers=<\n|--" },
+    { "mirostat", CHAT, PLAIN_MODEL,
+      "{\"mirostat\":2,\"mirostat_tau\":4,\"mirostat_eta\":0.5," M "}",
+      "chain=yes stages=0123 mirostat=2 tau=4 eta=0.5" },
+    { "an order by names", CHAT, PLAIN_MODEL,
+      "{\"samplers\":[\"top_k\",\"typ_p\",\"temperature\"]," M "}", "chain=yes stages=2583" },
+    { "an order by letters", CHAT, PLAIN_MODEL, "{\"samplers\":\"edskypmxt\"," M "}",
+      "chain=yes stages=2014586793" },
+    { "no sampler at all", CHAT, PLAIN_MODEL, "{\"samplers\":[]," M "}", "chain=yes stages=2" },
+    { "a prompt's end", COMPLETION, PLAIN_MODEL, "{\"truncate_prompt_tokens\":99," P "}",
+      "truncate=99" },
+    { "what of a prompt fits", CHAT, PLAIN_MODEL, "{\"truncate_prompt_tokens\":-1," M "}",
+      "truncate=-1" },
+    { "log-probabilities of the prompt", CHAT, PLAIN_MODEL, "{\"prompt_logprobs\":20," M "}",
+      "prompt_logprobs=20" },
+    { "how the reply looks", CHAT, PLAIN_MODEL,
+      "{\"return_tokens_as_token_ids\":true,\"timings_per_token\":true,\"return_progress\":true,"
+      "\"t_max_predict_ms\":250,\"cache_prompt\":false,\"request_id\":\"a-1\"," M "}",
+      "predict_ms=250 tokens_as_ids=yes timings=yes progress=yes cache=no request_id=a-1" },
+    { "special tokens in a row", CHAT, PLAIN_MODEL,
+      "{\"skip_special_tokens\":false,\"spaces_between_special_tokens\":false," M "}",
+      "skip_special=no tight=yes" },
+    { "special tokens in a row, not shown", CHAT, PLAIN_MODEL,
+      "{\"spaces_between_special_tokens\":false," M "}", "" },
+    { "members of the reply", CHAT, PLAIN_MODEL,
+      "{\"response_fields\":[\"usage\",\"timings/prompt_n\"]," M "}",
+      "response_fields=<usage|timings/prompt_n" },
+    { "BOS in front of a template's text", CHAT, PLAIN_MODEL, "{\"add_special_tokens\":true," M "}",
+      "add_special=yes" },
     { "an empty bias", CHAT, PLAIN_MODEL, "{\"logit_bias\":{}," M "}", "" },
     { "one stop string", CHAT, PLAIN_MODEL, "{\"stop\":\"END\"," M "}", "stops=<END" },
     { "several stop strings", CHAT, PLAIN_MODEL, "{\"stop\":[\"\\n\\n\",\"\xc3\xa9\",\" \"]," M "}",
@@ -259,12 +391,13 @@ static const struct {
       "\"timings_per_token\":false,\"dynatemp_range\":0,\"top_n_sigma\":-1," P "}",
       "" },
     { "unknown fields are counted", COMPLETION, PLAIN_MODEL,
-      "{\"foo\":1,\"bar\":{\"n\":5},\"Temperature\":9,\"n_keep\":null," P "}", "n_unknown=4" },
+      "{\"foo\":1,\"bar\":{\"n\":5},\"Temperature\":9,\"n_kept\":null," P "}", "n_unknown=4" },
 
     /* chat */
-    { "log-probabilities without tops", CHAT, PLAIN_MODEL, "{\"logprobs\":true," M "}", "n_top=0" },
+    { "log-probabilities without tops", CHAT, PLAIN_MODEL, "{\"logprobs\":true," M "}",
+      "n_top=0 logprobs=yes" },
     { "log-probabilities with tops", CHAT, PLAIN_MODEL,
-      "{\"logprobs\":true,\"top_logprobs\":20," M "}", "n_top=20" },
+      "{\"logprobs\":true,\"top_logprobs\":20," M "}", "n_top=20 logprobs=yes" },
     { "logprobs false, top_logprobs 0", CHAT, PLAIN_MODEL,
       "{\"logprobs\":false,\"top_logprobs\":0," M "}", "" },
     { "echo false", CHAT, PLAIN_MODEL, "{\"echo\":false," M "}", "" },
@@ -312,15 +445,17 @@ static const struct {
     { "an empty text", COMPLETION, PLAIN_MODEL, "{\"prompt\":\"\"}", "prompts=<" },
     { "token ids", COMPLETION, PLAIN_MODEL, "{\"prompt\":[0,5,999]}", "prompts=<0,5,999" },
     { "lists of token ids", COMPLETION, PLAIN_MODEL, "{\"prompt\":[[1],[2,3]],\"n\":2}",
-      "n=2 prompts=<1|2,3" },
+      "n=2 n_seqs=2 prompts=<1|2,3" },
     { "token ids without a tokenizer", COMPLETION, NO_TOKENIZER, "{\"prompt\":[1,2]}",
       "prompts=<1,2" },
     { "no BOS before the text", COMPLETION, PLAIN_MODEL, "{\"add_special_tokens\":false," P "}",
       "add_special=no" },
     { "echo with log-probabilities", COMPLETION, PLAIN_MODEL,
-      "{\"echo\":true,\"logprobs\":5,\"max_tokens\":0," P "}", "max_tokens=0 echo=yes n_top=5" },
-    { "logprobs 0", COMPLETION, PLAIN_MODEL, "{\"logprobs\":0," P "}", "n_top=0" },
-    { "logprobs true", COMPLETION, PLAIN_MODEL, "{\"logprobs\":true," P "}", "n_top=0" },
+      "{\"echo\":true,\"logprobs\":5,\"max_tokens\":0," P "}",
+      "max_tokens=0 echo=yes n_top=5 logprobs=yes" },
+    { "logprobs 0", COMPLETION, PLAIN_MODEL, "{\"logprobs\":0," P "}", "n_top=0 logprobs=yes" },
+    { "logprobs true", COMPLETION, PLAIN_MODEL, "{\"logprobs\":true," P "}",
+      "n_top=0 logprobs=yes" },
     { "logprobs false", COMPLETION, PLAIN_MODEL, "{\"logprobs\":false," P "}", "" },
     { "no chat template is no matter", COMPLETION, NO_CHAT, "{" P "}", "" },
     { "messages null beside a prompt", COMPLETION, PLAIN_MODEL, "{\"messages\":null," P "}", "" },

@@ -72,6 +72,10 @@ static inline void fixture_open(struct fixture *f, const struct generate *g,
     buf_init(&f->sse, 64 << 20);
     arena_init(&f->job.arena, 4 << 20);
     f->job.generate = *g;
+    if (g->n_seqs == 0)
+        f->job.generate.n_seqs = g->n;
+    f->job.generate.logprobs = g->sampling.n_top >= 0;
+    f->job.generate.prompt_logprobs = -1;
     f->job.generate.stops =
         arena_take(&f->job.arena, (size_t)g->n_stops, sizeof *f->job.generate.stops);
     for (int32_t i = 0; i < g->n_stops; i++)
@@ -81,7 +85,8 @@ static inline void fixture_open(struct fixture *f, const struct generate *g,
     int32_t *ids = malloc((size_t)n_prompt * sizeof *ids);
     memcpy(ids, prompt, (size_t)n_prompt * sizeof *ids);
     int32_t n_top = g->sampling.n_top > 0 ? g->sampling.n_top : 0;
-    assert_ok(request_open(&f->job.requests[0], ids, n_prompt, g->n, n_top, &err), &err);
+    assert_ok(request_open(&f->job.requests[0], ids, n_prompt, f->job.generate.n_seqs, n_top, &err),
+              &err);
     f->x.server = &f->server;
     f->x.job = &f->job;
     f->x.state = EXCHANGE_RUNNING;
