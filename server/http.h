@@ -44,6 +44,7 @@ enum route_kind {
     ROUTE_KIND_TOKENIZER_INFO,
     ROUTE_KIND_PROPS,
     ROUTE_KIND_SLOTS,
+    ROUTE_KIND_OPENAPI,
     ROUTE_KIND_UNSUPPORTED, /* known by name, not done here: 501 */
     ROUTE_KIND_JOB
 };
@@ -57,7 +58,11 @@ struct http_route {
 };
 /* NULL: no such path. */
 const struct http_route *route_find(const char *path);
+/* All of them, [*n]. */
+const struct http_route *route_table(size_t *n);
 /* Answer a GET route: status, content type and body in the exchange. Never waits for the engine. */
 void route_answer(struct exchange *exchange);
 /* The web page. */
 const char *page_text(size_t *length);
+/* api/openapi.json. */
+const char *openapi_text(size_t *length);

@@ -29,6 +29,7 @@ static const struct http_route routes[] = {
     { "/tokenizer_info", false, false, ROUTE_KIND_TOKENIZER_INFO, JOB_CHAT, ROUTE_INFO },
     { "/props", false, false, ROUTE_KIND_PROPS, JOB_CHAT, ROUTE_INFO },
     { "/slots", false, false, ROUTE_KIND_SLOTS, JOB_CHAT, ROUTE_INFO },
+    { "/openapi.json", false, false, ROUTE_KIND_OPENAPI, JOB_CHAT, ROUTE_INFO },
     { "/score", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
     { "/v1/score", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
     { "/rerank", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
@@ -37,6 +38,12 @@ static const struct http_route routes[] = {
     { "/v1/reranking", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
     { "/v2/rerank", true, false, ROUTE_KIND_UNSUPPORTED, JOB_CHAT, ROUTE_OTHER },
 };
+
+const struct http_route *route_table(size_t *n)
+{
+    *n = sizeof routes / sizeof routes[0];
+    return routes;
+}
 
 const struct http_route *route_find(const char *path)
 {
@@ -200,6 +207,12 @@ void route_answer(struct exchange *x)
     case ROUTE_KIND_VERSION:
         buf_puts(&x->out, "{\"version\":\"" NIBBLE_VERSION "\"}");
         return;
+    case ROUTE_KIND_OPENAPI: {
+        size_t length;
+        const char *text = openapi_text(&length);
+        buf_put(&x->out, text, length);
+        return;
+    }
     case ROUTE_KIND_LOAD:
         buf_printf(&x->out, "{\"server_load\":%d}", (int)count_load(x->http->exchanges));
         return;

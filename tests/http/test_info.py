@@ -146,7 +146,7 @@ def test_all_but_health_want_the_key(tmp_path):
     keys.write_text("k1\n")
     s = Server("--api-key-file", str(keys))
     open_paths = ["/", "/health", "/ping", "/ready", "/live"]
-    shut = ["/version", "/load", "/server_info", "/tokenizer_info", "/props", "/slots", "/metrics", "/v1/models", "/models"]
+    shut = ["/openapi.json", "/version", "/load", "/server_info", "/tokenizer_info", "/props", "/slots", "/metrics", "/v1/models", "/models"]
     posts = NOT_DONE + ["/v1/chat/completions/render", "/v1/completions/render", "/tokenize", "/v1/completions"]
     for path in open_paths:
         assert s.get(path).status == 200, path
