@@ -165,7 +165,7 @@ static bool add_shards(struct tensor_dir *tensors, const struct source *source,
     for (bool more = json_first(weight_map, &item); more; more = json_next(&item)) {
         const char *name = NULL;
         bool is_new = false;
-        if (!json_is_string(&item) || !json_string(&item, &name, err))
+        if (!json_string(&item, &name, err))
             return err_set(err, ERR_FORMAT, "%s: tensor \"%.200s\" must name a file", INDEX_NAME,
                            item.key);
         if (!check_shard_name(item.key, name, err))
@@ -188,8 +188,7 @@ static bool check_index(const struct tensor_dir *tensors, const struct json_ref 
     struct json_ref item;
     for (bool more = json_first(weight_map, &item); more; more = json_next(&item)) {
         const char *name = NULL;
-        if (!json_string(&item, &name, err)) /* add_shards has seen it */
-            return false;
+        CHECK(json_string(&item, &name, err)); /* add_shards has seen it */
         const struct tensor *tensor = tensor_dir_find(tensors, item.key);
         if (tensor == NULL)
             return err_set(err, ERR_FORMAT,
@@ -270,7 +269,7 @@ static bool read_template_json(const struct source *source, struct hf_text *text
     }
     struct json_ref root = json_root(tree), member;
     json_get(&root, "chat_template", &member);
-    if (!json_is_string(&member) || !json_string(&member, &template, err)) {
+    if (!json_string(&member, &template, err)) {
         err_set(err, ERR_FORMAT, "%s: chat_template must be a string", NAME);
         goto fail;
     }
@@ -290,23 +289,26 @@ fail:
     return false;
 }
 
+static void take_tiktoken(const char *found, char name[256])
+{
+    if (ends_with(found, ".tiktoken") && (name[0] == 0 || strcmp(found, name) < 0))
+        snprintf(name, 256, "%.255s", found);
+}
+
 /* The first file name of the folder that ends in ".tiktoken", in order of bytes; false: none. */
 static bool find_tiktoken(const struct source *source, char name[256])
 {
     name[0] = 0;
     if (source->files != NULL) {
         for (size_t i = 0; i < source->n_files; i++)
-            if (ends_with(source->files[i].name, ".tiktoken") && name[0] == 0)
-                snprintf(name, 256, "%.255s", source->files[i].name);
+            take_tiktoken(source->files[i].name, name);
         return name[0] != 0;
     }
     DIR *dir = opendir(source->dir);
     if (dir == NULL)
         return false;
     for (const struct dirent *entry; (entry = readdir(dir)) != NULL;)
-        if (ends_with(entry->d_name, ".tiktoken") &&
-            (name[0] == 0 || strcmp(entry->d_name, name) < 0))
-            snprintf(name, 256, "%.255s", entry->d_name);
+        take_tiktoken(entry->d_name, name);
     closedir(dir);
     return name[0] != 0;
 }
@@ -437,11 +439,15 @@ bool hf_folder_open(struct hf_folder *folder, const char *path, struct err *err)
 static bool read_tokenizer_texts(struct hf_folder *folder, const struct source *source,
                                  struct err *err)
 {
-    return read_tokenizer(folder, source, err) &&
-           (folder->tokenizer.size > 0 || err_set(err, ERR_NOT_FOUND,
-                                                  "no tokenizer: no tokenizer.json, tekken.json, "
-                                                  "tokenizer.model or *.tiktoken")) &&
-           source_read(source, "tokenizer_config.json", SMALL_BYTES_MAX, false,
+    if (!read_tokenizer(folder, source, err))
+        return false;
+    if (folder->tokenizer_name[0] == 0)
+        return err_set(err, ERR_NOT_FOUND,
+                       "no tokenizer: no tokenizer.json, tekken.json, tokenizer.model or "
+                       "*.tiktoken");
+    if (folder->tokenizer.size == 0)
+        return err_set(err, ERR_FORMAT, "%s: is empty", folder->tokenizer_name);
+    return source_read(source, "tokenizer_config.json", SMALL_BYTES_MAX, false,
                        &folder->tokenizer_config, err);
 }
 

@@ -70,7 +70,7 @@ static bool read_args(const struct json_ref *object, struct args *args, struct e
         return false;
     if (json_get(object, "dynamic", &dynamic)) {
         bool flag = false;
-        if (json_is_bool(&dynamic) && json_bool(&dynamic, &flag, err))
+        if (json_bool(&dynamic, &flag, err))
             args->dynamic = flag;
         else
             args->dynamic = 2;
@@ -139,7 +139,7 @@ static bool add_targets(struct quant_spec *spec, const struct json_ref *targets,
                        json_path(targets, path, sizeof path));
     for (bool more = json_first(targets, &item); more; more = json_next(&item)) {
         const char *text = NULL;
-        if (!json_is_string(&item) || !json_string(&item, &text, err))
+        if (!json_string(&item, &text, err))
             return err_set(err, ERR_FORMAT, "%s must be text", json_path(&item, path, sizeof path));
         const bool regex = strncmp(text, "re:", 3) == 0;
         const bool linear = strcmp(text, "Linear") == 0;

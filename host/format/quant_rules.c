@@ -85,7 +85,7 @@ bool quant_rules_add_list(struct quant_spec *spec, const struct json_ref *object
                        json_path(&list, path, sizeof path));
     for (bool more = json_first(&list, &item); more; more = json_next(&item)) {
         const char *text = NULL;
-        if (!json_is_string(&item) || !json_string(&item, &text, err))
+        if (!json_string(&item, &text, err))
             return err_set(err, ERR_FORMAT, "%s must be a module name",
                            json_path(&item, path, sizeof path));
         const bool regex = strncmp(text, "re:", 3) == 0;

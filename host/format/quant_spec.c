@@ -81,8 +81,7 @@ const char *quant_text(const struct json_ref *object, const char *key)
     struct json_ref member;
     struct err ignored;
     const char *text = NULL;
-    if (!json_get(object, key, &member) || !json_is_string(&member) ||
-        !json_string(&member, &text, &ignored))
+    if (!json_get(object, key, &member) || !json_string(&member, &text, &ignored))
         return NULL;
     return text;
 }
@@ -276,7 +275,9 @@ static bool read_modelopt(struct quant_spec *spec, const struct json_ref *object
             if (!modelopt_scheme(algo, &wanted))
                 break;
             int32_t scheme = 1; /* one of each kind is enough */
-            while (scheme < spec->n_schemes && spec->schemes[scheme].packing != wanted.packing)
+            while (scheme < spec->n_schemes &&
+                   (spec->schemes[scheme].packing != wanted.packing ||
+                    spec->schemes[scheme].act.scheme != wanted.act.scheme))
                 scheme++;
             if (scheme == spec->n_schemes && (scheme = quant_scheme_add(spec, err)) < 0)
                 return false;
@@ -361,7 +362,7 @@ static const char *method_name(const struct json_ref *object, const char *key, s
     struct json_ref member;
     const char *name = NULL;
     if (json_get(object, "quant_method", &member))
-        return json_is_string(&member) && json_string(&member, &name, err) ? name : NULL;
+        return json_string(&member, &name, err) ? name : NULL;
     if (strcmp(key, "compression_config") == 0)
         return "compressed-tensors";
     if (json_get(object, "load_in_4bit", &member) || json_get(object, "load_in_8bit", &member))
@@ -452,7 +453,8 @@ const char *packing_name(enum packing packing)
         [PACKING_BNB4] = "bnb 4-bit",    [PACKING_BNB8] = "bnb int8",
         [PACKING_HQQ] = "hqq",           [PACKING_BITNET] = "bitnet",
     };
-    return packing < PACKING_COUNT ? NAMES[packing] : "?";
+    CHECK((unsigned)packing < PACKING_COUNT);
+    return NAMES[packing];
 }
 
 static bool can_load(enum quant_method method)

@@ -467,7 +467,7 @@ static enum dtype read_dtype(const struct json_ref *root)
     const char *name = NULL;
     struct json_ref item;
     if ((!json_get(root, "dtype", &item) && !json_get(root, "torch_dtype", &item)) ||
-        !json_is_string(&item) || !json_string(&item, &name, &ignored))
+        !json_string(&item, &name, &ignored))
         return DTYPE_NONE;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i].name, name) == 0)

@@ -92,7 +92,7 @@ static bool read_token_text(const struct json_ref *root, const char *key, char *
     if (json_is_object(&item) && json_get(&item, "content", &content))
         item = content;
     struct err ignored;
-    if (!json_is_string(&item) || !json_string(&item, &found, &ignored))
+    if (!json_string(&item, &found, &ignored))
         return true;
     *text = strdup(found);
     return *text != NULL || err_set(err, ERR_MEMORY, "no memory for %s", key);

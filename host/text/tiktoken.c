@@ -172,7 +172,7 @@ static const char *config_token(const struct json_ref *config, const char *key)
         return NULL;
     if (json_is_object(&at) && json_get(&at, "content", &content))
         at = content;
-    return json_is_string(&at) && json_string(&at, &text, &ignored) ? text : NULL;
+    return json_string(&at, &text, &ignored) ? text : NULL;
 }
 
 static bool choose(struct tiktoken *t, const char *pre, const struct json_ref *config)

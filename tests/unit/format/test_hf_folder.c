@@ -76,6 +76,8 @@ static bool open_memory(struct hf_folder *folder, const struct item *items, char
 static const char CONFIG[] = "{\"model_type\":\"llama\"}";
 static const char INDEX_NAME[] = "model.safetensors.index.json";
 
+#define LONG "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeee."
+
 static void test_folders(void **state)
 {
     (void)state;
@@ -200,6 +202,19 @@ static void test_folders(void **state)
           { { "config.json", CONFIG, 0 }, { INDEX_NAME, INDEX("\"a\":\"x\\n.safetensors\""), 0 } },
           ERR_FORMAT,
           "which is not the plain name" },
+        { "a delete byte in a shard name",
+          { { "config.json", CONFIG, 0 }, { INDEX_NAME, INDEX("\"a\":\"x\x7f.safetensors\""), 0 } },
+          ERR_FORMAT,
+          "which is not the plain name" },
+        { "a shard name of 262 bytes",
+          { { "config.json", CONFIG, 0 },
+            { INDEX_NAME, INDEX("\"a\":\"" LONG LONG LONG LONG LONG "safetensors\""), 0 } },
+          ERR_FORMAT,
+          "which is not the plain name" },
+        { "a map that is a number",
+          { { "config.json", CONFIG, 0 }, { INDEX_NAME, "{\"weight_map\":1}", 0 } },
+          ERR_FORMAT,
+          "weight_map must be an object" },
         { "a shard of another kind",
           { { "config.json", CONFIG, 0 }, { INDEX_NAME, INDEX("\"a\":\"config.json\""), 0 } },
           ERR_FORMAT,
@@ -368,6 +383,163 @@ static void test_paths(void **state)
     expect_refusal(dir, ERR_FORMAT, "config.json");
 }
 
+/* A folder in the place of each file that is read, and a folder that links to itself. */
+static void test_unreadable(void **state)
+{
+    (void)state;
+    static const char *const NAMES[] = { "config.json",        "generation_config.json",
+                                         "tokenizer.json",     "quantize_config.json",
+                                         "chat_template.json", "model.safetensors.index.json" };
+    char dir[512], path[600];
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        fresh_folder(dir, sizeof dir);
+        write_folder(dir, (const struct item[ITEMS_MAX]){ { "config.json", CONFIG, 0 } });
+        snprintf(path, sizeof path, "%s/%s", dir, NAMES[i]);
+        if (i == 0)
+            assert_int_equal(unlink(path), 0);
+        assert_int_equal(mkdir(path, 0700), 0);
+        expect_refusal(dir, ERR_FORMAT, NAMES[i]);
+    }
+    snprintf(path, sizeof path, "%s/loop", dir);
+    assert_int_equal(symlink(path, path), 0);
+    expect_refusal(path, ERR_IO, "loop: Too many levels of symbolic links");
+}
+
+/* The files of a tokenizer: which one is taken, alone and with its neighbours. */
+static void test_tokenizers(void **state)
+{
+    (void)state;
+    static const struct {
+        struct item items[ITEMS_MAX];
+        const char *file;        /* behind the folder */
+        const char *name, *text; /* what is taken; NULL: */
+        const char *wanted;      /* refused */
+    } rows[] = {
+        { { { "tokenizer.json", "T", 0 }, { "tekken.json", "K", 0 } },
+          "",
+          "tokenizer.json",
+          "T",
+          0 },
+        { { { "tekken.json", "K", 0 }, { "tokenizer.model", "M", 0 } }, "", "tekken.json", "K", 0 },
+        { { { "tokenizer.model", "M", 0 }, { "a.tiktoken", "A", 0 } },
+          "",
+          "tokenizer.model",
+          "M",
+          0 },
+        { { { "b.tiktoken", "B", 0 }, { "a.tiktoken", "A", 0 }, { "c.tiktoken", "C", 0 } },
+          "",
+          "a.tiktoken",
+          "A",
+          0 },
+        { { { "b.tiktoken", "B", 0 }, { "a.tiktoken", "A", 0 } },
+          "/b.tiktoken",
+          "b.tiktoken",
+          "B",
+          0 },
+        { { { "config.json", CONFIG, 0 } },
+          "",
+          0,
+          0,
+          "no tokenizer: no tokenizer.json, tekken.json, tokenizer.model or *.tiktoken" },
+        { { { "tokenizer.json", "", 0 } }, "", 0, 0, "tokenizer.json: is empty" },
+        { { { "x.safetensors", 0, "a" } }, "/x.safetensors", 0, 0, "config.json: not found" },
+        { { { "x.gguf", "GGUF", 0 } }, "/x.gguf", 0, 0, "x.gguf: version: want 4 bytes" },
+        { { { "x", "", 0 } }, "/nowhere", 0, 0, "nowhere: No such file or directory" },
+        { { { "x", "", 0 } }, "/x/y", 0, 0, "x/y: Not a directory" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct hf_folder folder;
+        struct err err = { 0 };
+        char dir[512], path[600];
+        fresh_folder(dir, sizeof dir);
+        write_folder(dir, rows[i].items);
+        write_folder(dir, (const struct item[ITEMS_MAX]){ { "tokenizer_config.json", "{}", 0 } });
+        snprintf(path, sizeof path, "%s%s", dir, rows[i].file);
+        const bool ok = hf_folder_open_tokenizer(&folder, path, &err);
+        if (ok != (rows[i].wanted == NULL))
+            fail_msg("row %zu: %s", i, ok ? folder.tokenizer_name : err.text);
+        if (ok) {
+            assert_string_equal(folder.tokenizer_name, rows[i].name);
+            assert_string_equal(folder.tokenizer.bytes, rows[i].text);
+            assert_string_equal(folder.tokenizer_config.bytes, "{}");
+            assert_string_equal(folder.path, path);
+        } else if (strstr(err.text, rows[i].wanted) == NULL ||
+                   strncmp(err.text, path, strlen(path)) != 0) {
+            fail_msg("row %zu: %s", i, err.text);
+        }
+        hf_folder_close(&folder);
+        if (ok && rows[i].file[0] == 0) { /* in memory: the same choice */
+            static char storage[ITEMS_MAX][2048];
+            struct item items[ITEMS_MAX] = { { "config.json", CONFIG, 0 },
+                                             { "model.safetensors", 0, "a" } };
+            memcpy(items + 2, rows[i].items, (ITEMS_MAX - 2) * sizeof *items);
+            assert_ok(open_memory(&folder, items, storage, &err), &err);
+            assert_string_equal(folder.tokenizer_name, rows[i].name);
+            assert_string_equal(folder.tokenizer.bytes, rows[i].text);
+            hf_folder_close(&folder);
+        }
+    }
+    /* By its name alone, from its own folder. */
+    struct hf_folder folder;
+    struct err err;
+    char dir[512], back[512], path[600];
+    fresh_folder(dir, sizeof dir);
+    write_folder(dir, (const struct item[ITEMS_MAX]){ { "tokenizer.json", "T", 0 } });
+    assert_non_null(getcwd(back, sizeof back));
+    assert_int_equal(chdir(dir), 0);
+    const bool ok = hf_folder_open_tokenizer(&folder, "tokenizer.json", &err);
+    assert_int_equal(chdir(back), 0);
+    assert_ok(ok, &err);
+    assert_string_equal(folder.tokenizer.bytes, "T");
+    hf_folder_close(&folder);
+    /* Its neighbour cannot be read; or it is neither a file nor a folder. */
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_false(hf_folder_open_tokenizer(&folder, dir, &err));
+    assert_non_null(strstr(err.text, "tokenizer_config.json"));
+    snprintf(path, sizeof path, "%s/pipe", dir);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_false(hf_folder_open_tokenizer(&folder, path, &err));
+    assert_non_null(strstr(err.text, "pipe: neither a folder nor a regular file"));
+}
+
+/* More bytes and more files than are taken. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    enum { SHARDS = 4097 };
+    struct hf_folder folder;
+    struct err err;
+    char *large = calloc((16 << 20) + 1, 1);
+    const struct hf_file config = { "config.json", large, (16 << 20) + 1 };
+    assert_false(hf_folder_open_memory(&folder, "memory", &config, 1, &err));
+    assert_string_equal(err.text, "memory: config.json: 16777217 bytes, at most 16777216");
+    free(large);
+
+    struct hf_file *files = calloc(SHARDS + 2, sizeof *files);
+    char *index = malloc(SHARDS * 40), *storage = malloc(SHARDS * 128);
+    char(*names)[24] = malloc(SHARDS * sizeof *names);
+    int used = sprintf(index, "{\"weight_map\":{");
+    for (int i = 0; i < SHARDS; i++) {
+        char tensor[16];
+        snprintf(tensor, sizeof tensor, "t%d", i);
+        snprintf(names[i], sizeof names[i], "%d.safetensors", i);
+        used += sprintf(index + used, "%s\"%s\":\"%s\"", i == 0 ? "" : ",", tensor, names[i]);
+        files[i] = (struct hf_file){ names[i], storage + 128 * i,
+                                     make_safetensors(tensor, storage + 128 * i, 128) };
+    }
+    used += sprintf(index + used, "}}");
+    files[SHARDS] = (struct hf_file){ "config.json", CONFIG, strlen(CONFIG) };
+    files[SHARDS + 1] = (struct hf_file){ INDEX_NAME, index, (size_t)used };
+    assert_false(hf_folder_open_memory(&folder, "memory", files, SHARDS + 2, &err));
+    assert_string_equal(err.text,
+                        "memory: model.safetensors.index.json: names more than 4096 files");
+    free(files);
+    free(index);
+    free(storage);
+    free(names);
+}
+
 /* Real ones: written by the reference libraries. */
 static void test_reference_models(void **state)
 {
@@ -403,6 +575,9 @@ int main(void)
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_unreadable),
+        cmocka_unit_test(test_tokenizers),
+        cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_reference_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,6 +72,25 @@ static void test_valid(void **state)
     guard_free(bytes, size);
 }
 
+/* Tensors without bytes lie where others begin; their order is by name. */
+static void test_empty_tensors(void **state)
+{
+    (void)state;
+    static const char HEADER[] =
+        "{" T("f", "I8", "[0]", "0", "0") "," T("b", "I8", "[2]", "0", "2") "," T(
+            "e", "I8", "[0]", "0", "0") "," T("g", "I8", "[0]", "2", "2") "}";
+    static const char *const ORDER[] = { "e", "f", "b", "g" };
+    struct tensor_dir dir = { 0 };
+    struct err err;
+    size_t size;
+    void *bytes = make_file(strlen(HEADER), HEADER, strlen(HEADER), 2, &size);
+    assert_ok(add(&dir, bytes, size, "one", &err), &err);
+    for (int i = 0; i < 4; i++)
+        assert_string_equal(dir.tensors[i].name, ORDER[i]);
+    tensor_dir_clear(&dir);
+    guard_free(bytes, size);
+}
+
 /* Two files in one directory; a third with a name that is taken changes nothing. */
 static void test_several_files(void **state)
 {
@@ -377,6 +396,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_valid),
+        cmocka_unit_test(test_empty_tensors),
         cmocka_unit_test(test_several_files),
         cmocka_unit_test(test_every_truncation),
         cmocka_unit_test(test_every_flipped_byte),
