@@ -97,8 +97,9 @@ bool part_want(struct packed *packed, const struct finder *finder, const char *s
         return part_error(finder, tensor, err, "want %s%s", dtype_name(dtypes[0]),
                           dtypes[1] == DTYPE_NONE ? "" : " or alike");
     const int64_t want[2] = { dim0, dim1 };
+    CHECK(n_dims <= 2);
     bool fits = n_dims < 0 || tensor->n_dims == n_dims;
-    for (int32_t i = 0; i < n_dims && i < 2 && fits; i++)
+    for (int32_t i = 0; i < n_dims && fits; i++)
         fits = tensor->dims[i] > 0 && (want[i] < 0 || tensor->dims[i] == want[i]);
     if (fits && tensor->bytes > 0)
         return true;
@@ -135,8 +136,7 @@ bool part_input_scale(struct packed *packed, const struct finder *finder, const 
     }
     if (!part_scalar(packed, finder, suffix, &packed->act.scale, err))
         return false;
-    const float inverse = 1 / packed->act.scale;
-    if (packed->act.scale > 0 && isfinite(inverse) && inverse > 0)
+    if (packed->act.scale > 0 && isfinite(1 / packed->act.scale))
         return true;
     return part_error(finder, tensor, err, "and its value %g is no scale",
                       (double)packed->act.scale);

@@ -73,7 +73,7 @@ static void fp8_grid(struct packed *packed, const struct finder *finder,
     packed->form.group = finder->n_in;
     if (tensor_count(scales) == 1) {
         packed->row_block = finder->n_out;
-    } else if (scheme->block_rows > 0 && scheme->block_cols > 0) {
+    } else if (scheme->block_rows > 0) { /* and block_cols: they are read together */
         packed->row_block = scheme->block_rows;
         if (scheme->block_cols < finder->n_in)
             packed->form.group = scheme->block_cols;

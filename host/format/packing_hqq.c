@@ -15,6 +15,7 @@
  *   w = (code - zero) * scale. 4 bits, axis 1, n_rows 2, byte 0 = 0x5a: the first weight of row 0
  *   has code 5, of row 1 code 10. axis 0: neighbours differ in their scale, which makes groups
  * of 1. */
+#include <string.h>
 #include "host/base/half.h"
 #include "host/format/packing_parts.h"
 
@@ -37,8 +38,10 @@ static bool read_scalar(struct packed *packed, const struct finder *finder, cons
         return false;
     if (tensor_count(tensor) != 1)
         return part_error(finder, tensor, err, "want one element");
-    const bool byte = dtype_bytes(tensor->dtype) == 1;
-    *value = byte ? *tensor->data : (int64_t)(int32_t)part_word(tensor->data, 0);
+    *value = dtype_bytes(tensor->dtype) == 1 ? *tensor->data
+                                             : (int64_t)(int32_t)part_word(tensor->data, 0);
+    if (tensor->dtype == DTYPE_I64)
+        memcpy(value, tensor->data, sizeof *value);
     return true;
 }
 

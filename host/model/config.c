@@ -407,17 +407,15 @@ static bool read_windows(struct config *c, const struct family *family, const st
     return true;
 }
 
-/* Layers that look back equally far share a group. */
-static bool group_layers(struct config *c, struct err *err)
+/* Layers that look back equally far share a group: two of them, as a config has one window. */
+static void group_layers(struct config *c)
 {
     for (int32_t l = 0; l < c->n_layers; l++) {
         struct config_layer *layer = &c->layers[l];
         int32_t g = 0;
         while (g < c->n_kv_groups && c->windows[g] != layer->window)
             g++;
-        if (g == KV_GROUPS_MAX)
-            return err_set(err, ERR_UNSUPPORTED, "more than %d different attention windows",
-                           KV_GROUPS_MAX);
+        CHECK(g < KV_GROUPS_MAX);
         if (g == c->n_kv_groups) {
             c->windows[g] = layer->window;
             c->n_kv_groups++;
@@ -425,7 +423,6 @@ static bool group_layers(struct config *c, struct err *err)
         layer->kv_group = g;
         layer->kv_layer = c->group_layers[g]++;
     }
-    return true;
 }
 
 /* ---- the rest ---------------------------------------------------------------------------------
@@ -497,11 +494,12 @@ static bool read_root(struct config *c, const struct json_ref *root, struct err 
     if (!read_shape(c, family, root, err) || !read_arithmetic(c, family, root, err) ||
         !opt_count(root, "max_position_embeddings", 1, POSITIONS_MAX, &positions, err) ||
         !read_ropes(c, family, root, positions, err) || !read_rope_layers(c, family, root, err) ||
-        !read_windows(c, family, root, err) || !group_layers(c, err) ||
+        !read_windows(c, family, root, err) ||
         !opt_count(root, "bos_token_id", -1, c->vocab - 1, &c->bos, err) ||
         !config_read_eos(root, c->vocab, c->eos, &c->n_eos, err) ||
         !config_read_experts(c, root, err))
         return false;
+    group_layers(c);
     rope_positions(&c->rope, positions, &c->ctx, &c->ctx_limit);
     c->dtype = read_dtype(root);
     return true;

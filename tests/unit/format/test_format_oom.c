@@ -1,6 +1,6 @@
 /* Each allocation of opening a model folder, or its tokenizer's files alone, fails once; and each
  * of reading its quantization config: a clean error, no leak (ASan). */
-#include "tests/support/support.h"
+#include "tests/unit/format/packing_examples.h"
 #include "tests/support/fail_alloc.h"
 #include <sys/stat.h>
 #include "host/format/hf_folder.h"
@@ -83,18 +83,18 @@ static bool read_quant(struct err *err)
     return ok;
 }
 
-static void each_fails(const char *what, bool (*run)(struct err *err))
+static void each_fails(const char *what, bool (*call)(struct err *err))
 {
     struct err err = { 0 };
     fail_alloc_at(INT64_MAX);
-    assert_ok(run(&err), &err);
+    assert_ok(call(&err), &err);
     const int64_t n = fail_alloc_seen();
     fail_alloc_off();
     assert_true(n > 0);
     for (int64_t i = 1; i <= n; i++) {
         err = (struct err){ 0 };
         fail_alloc_at(i);
-        const bool good = run(&err);
+        const bool good = call(&err);
         fail_alloc_off();
         if (good || err.code != ERR_MEMORY)
             fail_msg("%s: allocation %d of %d: code %d, %s", what, (int)i, (int)n, err.code,
@@ -138,6 +138,41 @@ static void test_quant(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         quant_json = rows[i];
         each_fails(quant_json, read_quant);
+    }
+}
+
+/* Every packing's example: looking it up, and asking whether fp16 holds its scales. */
+static void test_packings(void **state)
+{
+    (void)state;
+    const struct change none = { 0 };
+    for (int32_t k = 0; k < N_EXAMPLES; k++) {
+        const struct example *e = &EXAMPLES[k];
+        uint8_t *copies[PARTS_MAX] = { 0 };
+        struct tensor_dir directory;
+        struct quant_spec spec;
+        read_config(&spec, e->config);
+        make_dir(&directory, e, &none, copies);
+        bool ok = false;
+        for (int64_t at = 1; !ok; at++) {
+            struct packed packed;
+            struct err err = { 0 };
+            bool lossless;
+            fail_alloc_at(at);
+            ok = packed_find(&packed, &directory, &spec, "m", e->n_out, e->n_in, &err);
+            if (ok) {
+                ok = packed_fits_f16(&packed, &lossless, &err);
+                packed_clear(&packed);
+            }
+            fail_alloc_off();
+            if (!ok && err.code != ERR_MEMORY)
+                fail_msg("%s: allocation %d: code %d, %s", e->sentence, (int)at, err.code,
+                         err.text);
+        }
+        tensor_dir_clear(&directory);
+        quant_spec_clear(&spec);
+        for (int32_t i = 0; i < PARTS_MAX; i++)
+            free(copies[i]);
     }
 }
 
@@ -187,6 +222,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_folders),
         cmocka_unit_test(test_quant),
+        cmocka_unit_test(test_packings),
         cmocka_unit_test(test_left_overs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

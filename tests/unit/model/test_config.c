@@ -56,6 +56,47 @@ static void test_refused(void **state)
         const char *says; /* must be in the message */
     } rows[] = {
         { "not JSON", "}", ERR_FORMAT, "config.json: " },
+        { "not an object", NULL, ERR_FORMAT, "config.json: must be an object" },
+        { "an architecture that is a number", "\"architectures\":[1]", ERR_FORMAT,
+          "architectures[0] must be a string" },
+        { "a model_type that is a number", "\"model_type\":1", ERR_FORMAT,
+          "model_type must be a string" },
+        { "a head wider than any, by division", "\"hidden_size\":4096,\"num_attention_heads\":2",
+          ERR_FORMAT, "head_dim 2048 must be even and at most 1024" },
+        { "a bias in words", "\"attention_bias\":\"no\"", ERR_FORMAT,
+          "attention_bias must be true or false" },
+        { "the other bias in words", "\"mlp_bias\":\"no\"", ERR_FORMAT,
+          "mlp_bias must be true or false" },
+        { "an activation that is a number", "\"hidden_act\":1", ERR_FORMAT,
+          "hidden_act must be a string" },
+        { "tied in words", "\"tie_word_embeddings\":\"no\"", ERR_FORMAT,
+          "tie_word_embeddings must be true or false" },
+        { "gemma, both directions in words",
+          FAMILY("Gemma2", "gemma2") ",\"use_bidirectional_attention\":1", ERR_FORMAT,
+          "use_bidirectional_attention must be true or false" },
+        { "gemma, gains in words", FAMILY("Gemma2", "gemma2") ",\"norm_weight_is_gain\":1",
+          ERR_FORMAT, "norm_weight_is_gain must be true or false" },
+        { "stablelm, parallel in words",
+          FAMILY("StableLm", "stablelm") ",\"use_parallel_residual\":1", ERR_FORMAT,
+          "use_parallel_residual must be true or false" },
+        { "stablelm, norms of heads in words", FAMILY("StableLm", "stablelm") ",\"qk_layernorm\":1",
+          ERR_FORMAT, "qk_layernorm must be true or false" },
+        { "layers that are no list", FAMILY("Qwen2", "qwen2") ",\"layer_types\":2", ERR_FORMAT,
+          "layer_types must be a list of num_hidden_layers = 2 names" },
+        { "layers that are numbers", FAMILY("Qwen2", "qwen2") ",\"layer_types\":[1,2]", ERR_FORMAT,
+          "layer_types[0] must be a string" },
+        { "a full layer where all slide",
+          FAMILY("Mistral", "mistral") ",\"sliding_window\":16,\"layer_types\":["
+                                       "\"sliding_attention\",\"full_attention\"]",
+          ERR_FORMAT, "layer_types[1] is full_attention, but sliding_window is 16" },
+        { "smollm3, layers that are no list", FAMILY("SmolLM3", "smollm3") ",\"no_rope_layers\":1",
+          ERR_FORMAT, "no_rope_layers must be a list of num_hidden_layers = 2 numbers" },
+        { "smollm3, a layer that is 2", FAMILY("SmolLM3", "smollm3") ",\"no_rope_layers\":[0,2]",
+          ERR_FORMAT, "no_rope_layers[1] must be" },
+        { "qwen2, a switch in words", FAMILY("Qwen2", "qwen2") ",\"use_sliding_window\":1",
+          ERR_FORMAT, "use_sliding_window must be true or false" },
+        { "a quantization that is a number", "\"quantization_config\":4", ERR_FORMAT,
+          "quantization_config must be an object" },
         { "no vocabulary", "-vocab_size", ERR_FORMAT, "vocab_size is missing" },
         { "no hidden size", "-hidden_size", ERR_FORMAT, "hidden_size is missing" },
         { "no width of the MLP", "-intermediate_size", ERR_FORMAT, "intermediate_size is missing" },
@@ -186,7 +227,7 @@ static void test_refused(void **state)
     static struct config config;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct err err = { 0 };
-        const char *text = config_text(rows[i].change);
+        const char *text = rows[i].change == NULL ? "[1]" : config_text(rows[i].change);
         if (config_read(&config, text, strlen(text), &err))
             fail_msg("%s: accepted", rows[i].sentence);
         if (err.code != rows[i].code || strstr(err.text, rows[i].says) == NULL)
@@ -564,6 +605,50 @@ static void test_frequencies(void **state)
     }
 }
 
+/* Files beside config.json: by their names, where config.json says nothing. */
+static void test_quantize(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *change, *name, *text;
+        enum quant_method method;
+        const char *says; /* NULL: read */
+    } rows[] = {
+        { "", "quantize_config.json", "{\"bits\":4,\"group_size\":32}", QUANT_GPTQ, NULL },
+        { "", "quant_config.json", "{\"w_bit\":4}", QUANT_AWQ, NULL },
+        { "", "quant_config.json", "{\"quant_method\":\"gptq\"}", QUANT_GPTQ, NULL },
+        { "", "hf_quant_config.json", "{\"quantization\":{\"quant_algo\":\"FP8\"}}", QUANT_MODELOPT,
+          NULL },
+        { "", "hf_quant_config.json", "{\"producer\":{}}", QUANT_NONE, NULL },
+        { "", "hf_quant_config.json", "[1]", QUANT_NONE, NULL },
+        { "\"quantization_config\":{\"quant_method\":\"awq\"}", "quantize_config.json", "nonsense",
+          QUANT_AWQ, NULL }, /* config.json has said it */
+        { "", "quantize_config.json", "nonsense", QUANT_NONE, "quantize_config.json: " },
+        { "", "quantize_config.json", "[1]", QUANT_NONE, "quantize_config.json must be an object" },
+        { "", "quantize_config.json", "{\"bits\":0}", QUANT_NONE,
+          "quantize_config.json: bits must be an integer from 1 to 16" },
+        { "", "quantize_config.json", "{\"checkpoint_format\":\"marlin\"}", QUANT_NONE,
+          "marlin checkpoints are shuffled" },
+        { "", "hf_quant_config.json", "{\"quantization\":4}", QUANT_NONE,
+          "hf_quant_config.json must be an object" },
+        { "", "hf_quant_config.json", "{\"quantization\":{\"quant_algo\":\"INT1\"}}", QUANT_NONE,
+          "quant_algo \"INT1\" is not supported" },
+    };
+    static struct config c;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct err err = { 0 };
+        const char *text = config_text(rows[i].change);
+        assert_ok(config_read(&c, text, strlen(text), &err), &err);
+        const bool ok =
+            config_read_quantize(&c, rows[i].name, rows[i].text, strlen(rows[i].text), &err);
+        if (ok != (rows[i].says == NULL) || c.quant.method != rows[i].method)
+            fail_msg("row %zu: method %d, %s", i, c.quant.method, ok ? "read" : err.text);
+        if (!ok && strstr(err.text, rows[i].says) == NULL)
+            fail_msg("row %zu: %s", i, err.text);
+        config_clear(&c);
+    }
+}
+
 static void test_dummies(void **state)
 {
     (void)state;
@@ -595,7 +680,7 @@ int main(void)
         cmocka_unit_test(test_refused),   cmocka_unit_test(test_windows),
         cmocka_unit_test(test_fields),    cmocka_unit_test(test_families),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_frequencies),
-        cmocka_unit_test(test_dummies),
+        cmocka_unit_test(test_quantize),  cmocka_unit_test(test_dummies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
