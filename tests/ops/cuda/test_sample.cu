@@ -99,8 +99,13 @@ static void make_changes(struct random_numbers &random, int vocab, struct reques
             q.history.push_back(random.below(among));
     }
     if (random.below(4) == 0)
-        for (int n = random.below(20); n > 0; n--)
-            q.biases.push_back({ random.below(vocab), random.uniform() * (n % 5 ? 6.0f : 100.0f) });
+        for (int n = random.below(20); n > 0; n--) {
+            const float bias = random.uniform() * (n % 5 ? 6.0f : 100.0f);
+            q.biases.push_back({ random.below(vocab), n % 7 ? bias : -INFINITY });
+        }
+    if (!q.biases.empty() && random.below(2) == 0) /* never: the lowest ids, greatest or not */
+        for (int id = 0; id < 8 && id < vocab; id++)
+            q.biases.push_back({ id, -INFINITY });
     if (random.below(4) == 0)
         for (int n = random.below(vocab); n > 0; n--)
             q.banned.push_back(random.below(vocab));
