@@ -5,8 +5,30 @@
  * keeps this server's order, penalties first and temperature before the filters; with it, the
  * request's, logit_bias before all as in llama.cpp. */
 #include "api/fields.h"
+#include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* All 64 bits of it, which a double does not hold. */
+static bool parse_seed(struct generate *out, const struct json_ref *root, struct err *err)
+{
+    struct json_ref at;
+    int64_t seed = -1;
+    if (!json_opt_int(root, "seed", INT64_MIN, INT64_MAX, &seed, err))
+        return false;
+    const char *digits = json_get(root, "seed", &at) ? json_number_text(at.node) : NULL;
+    if (digits != NULL) {
+        char *end;
+        errno = 0;
+        seed = strtoll(digits, &end, 10);
+        if (errno != 0 || *end != 0)
+            return json_error(&at, err, "must be an integer of 64 bits, got %.40s", digits);
+    }
+    out->sampling.seed = (uint64_t)seed;
+    out->random_seed = seed == -1; /* -1 and absent: the server draws one (llama-server, vLLM) */
+    return true;
+}
 
 static bool parse_params(struct generate *out, const struct json_ref *root,
                          const struct api_model *model, struct err *err)
@@ -14,7 +36,7 @@ static bool parse_params(struct generate *out, const struct json_ref *root,
     double temperature = (double)model->temperature, top_p = (double)model->top_p,
            min_p = (double)model->min_p, typical_p = (double)model->typical_p,
            repetition = (double)model->repetition_penalty, presence = 0, frequency = 0;
-    int64_t top_k = model->top_k, seed = -1;
+    int64_t top_k = model->top_k;
     if (!json_opt_double(root, "temperature", 0, 100, &temperature, err) ||
         !json_opt_int(root, "top_k", -1, INT32_MAX, &top_k, err) ||
         !json_opt_double(root, "top_p", 0, 1, &top_p, err) ||
@@ -24,7 +46,7 @@ static bool parse_params(struct generate *out, const struct json_ref *root,
         !json_opt_double(root, "repetition_penalty", 0.01, 100, &repetition, err) ||
         !json_opt_double(root, "presence_penalty", -2, 2, &presence, err) ||
         !json_opt_double(root, "frequency_penalty", -2, 2, &frequency, err) ||
-        !json_opt_int(root, "seed", INT64_MIN, INT64_MAX, &seed, err))
+        !parse_seed(out, root, err))
         return false;
     out->sampling.temperature = (float)temperature;
     out->sampling.top_k = (int32_t)top_k;
@@ -34,8 +56,6 @@ static bool parse_params(struct generate *out, const struct json_ref *root,
     out->sampling.repetition_penalty = (float)repetition;
     out->sampling.presence_penalty = (float)presence;
     out->sampling.frequency_penalty = (float)frequency;
-    out->sampling.seed = (uint64_t)seed;
-    out->random_seed = seed == -1; /* -1 and absent: the server draws one (llama-server, vLLM) */
     return true;
 }
 

@@ -76,6 +76,8 @@ static const struct {
     { "frequency_penalty -3", CHAT, PLAIN_MODEL, "{\"frequency_penalty\":-3," M "}", ERR_REQUEST,
       "frequency_penalty", "" },
     { "a fraction as a seed", CHAT, PLAIN_MODEL, "{\"seed\":0.5," M "}", ERR_REQUEST, "seed", "" },
+    { "a seed of 2^63", CHAT, PLAIN_MODEL, "{\"seed\":9223372036854775808," M "}", ERR_REQUEST,
+      "seed", "9223372036854775808" },
     { "a seed of 2^64", CHAT, PLAIN_MODEL, "{\"seed\":18446744073709551616," M "}", ERR_REQUEST,
       "seed", "" },
     { "a bias as a number", CHAT, PLAIN_MODEL, "{\"logit_bias\":5," M "}", ERR_REQUEST,

@@ -606,6 +606,106 @@ static void test_full_buffer(void **state)
     }
 }
 
+/* ---- what only some ask for -------------------------------------------------------------------
+ */
+
+static void test_prompt_logprobs(void **state)
+{
+    (void)state;
+    const struct reply_top tops[] = { { 7, "x", 1, -0.25f }, { 9, "a\"", 2, -1.5f } };
+    const struct reply_token tokens[] = {
+        { .id = 5, .bytes = "<s>", .length = 3, .no_logprob = true },
+        { .id = 9, .bytes = "a\"", .length = 2, .logprob = -1.5f, .tops = tops, .n_tops = 2 },
+        { .id = 4, .bytes = "\xff", .length = 1, .logprob = -8, .tops = tops, .n_tops = 1 },
+    };
+    const char *listed = "\"prompt_logprobs\":[null,"
+                         "{\"9\":{\"logprob\":-1.5,\"rank\":2,\"decoded_token\":\"a\\\"\"},"
+                         "\"7\":{\"logprob\":-0.25,\"rank\":1,\"decoded_token\":\"x\"}},"
+                         "{\"4\":{\"logprob\":-8,\"rank\":null,\"decoded_token\":\"\xef\xbf\xbd\"},"
+                         "\"7\":{\"logprob\":-0.25,\"rank\":1,\"decoded_token\":\"x\"}}]";
+    struct buf out, want;
+    buf_init(&out, 1 << 20);
+    buf_init(&want, 1 << 20);
+    for (int32_t chat = 0; chat < 2; chat++) {
+        struct reply_head head = head_of(chat ? API_CHAT : API_COMPLETION, false, false);
+        const struct reply_piece piece = { TEXT("t"), .finish_reason = "stop",
+                                           .stop_reason_token = -1, .prompt_logprobs = tokens,
+                                           .n_prompt_logprobs = 3 };
+        buf_reset(&out);
+        buf_reset(&want);
+        reply_begin(&out, &head);
+        reply_choice(&out, &head, &piece, true);
+        reply_end(&out, &head, &SOME_USAGE, NULL, &piece);
+        buf_printf(&want,
+                   "{%s,\"choices\":[{\"index\":0,%s,\"logprobs\":null,\"finish_reason\":"
+                   "\"stop\",\"stop_reason\":null%s%s}]," USAGE "%s%s}",
+                   chat ? CHAT_HEAD("chat.completion") : TEXT_HEAD,
+                   chat ? "\"message\":{\"role\":\"assistant\",\"content\":\"t\",\"refusal\":null}"
+                        : "\"text\":\"t\"",
+                   chat ? "" : ",", chat ? "" : listed, chat ? "," : "", chat ? listed : "");
+        check_json("prompt_logprobs", buf_text(&out), out.length, buf_text(&want));
+    }
+    buf_clear(&out);
+    buf_clear(&want);
+}
+
+static void test_progress_and_timings(void **state)
+{
+    (void)state;
+    const struct reply_progress progress = { 10, 2, 6, 1.5 };
+    struct buf out;
+    size_t length;
+    buf_init(&out, 1 << 20);
+    struct reply_head head = head_of(API_CHAT, false, false);
+    reply_progress_chunk(&out, &head, 3, &progress);
+    const char *json = event_json("progress", &out, &length);
+    check_json(
+        "progress", json, length,
+        "{" CHAT_HEAD("chat.completion.chunk") ",\"choices\":[{\"index\":3,\"delta\":{},"
+                                               "\"logprobs\":null,\"finish_reason\":null}],"
+                                               "\"prompt_progress\":{\"total\":10,"
+                                               "\"cache\":2,\"processed\":6,\"time_ms\":1.5}}");
+    buf_reset(&out);
+    head = head_of(API_COMPLETION, false, false);
+    const struct reply_piece piece = { TEXT("t"), .stop_reason_token = -1 };
+    reply_chunk(&out, &head, &piece, &SOME_USAGE, &SOME_TIMINGS);
+    json = event_json("timings", &out, &length);
+    check_json("timings", json, length,
+               "{" TEXT_HEAD ",\"choices\":[{\"index\":0,\"text\":\"t\",\"logprobs\":null,"
+               "\"finish_reason\":null}]," USAGE "," TIMINGS "}");
+    buf_clear(&out);
+}
+
+static void test_select(void **state)
+{
+    (void)state;
+    static const char json[] =
+        "{\"a\":1.50,\"b\":{\"c\":[1,{\"d\":2},\"]\"],\"e\":\"}\\\"\",\"f\":{}},"
+        "\"g\":null,\"h\\\"\":true,\"i\":\"\"}";
+    static const struct {
+        const char *names[4], *want;
+    } rows[] = {
+        { { "a" }, "{\"a\":1.50}" },
+        { { "i", "g", "a" }, "{\"i\":\"\",\"g\":null,\"a\":1.50}" },
+        { { "b/c", "b/e" }, "{\"c\":[1,{\"d\":2},\"]\"],\"e\":\"}\\\"\"}" },
+        { { "b" }, "{\"b\":{\"c\":[1,{\"d\":2},\"]\"],\"e\":\"}\\\"\",\"f\":{}}}" },
+        { { "b/f", "b/f/x", "b/c/d", "a/b" }, "{\"f\":{}}" },
+        { { "x", "b/x", "/", "b/" }, "{}" },
+        { { "a", "x/a", "a" }, "{\"a\":1.50}" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct api_stop names[4];
+        struct buf out;
+        int32_t n = 0;
+        for (; n < 4 && rows[i].names[n] != NULL; n++)
+            names[n] = (struct api_stop){ rows[i].names[n], strlen(rows[i].names[n]) };
+        buf_init(&out, 1 << 16);
+        reply_select(&out, json, sizeof json - 1, names, n);
+        assert_string_equal(buf_text(&out), rows[i].want);
+        buf_clear(&out);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,7 +713,8 @@ int main(void)
         cmocka_unit_test(test_logprob_digits), cmocka_unit_test(test_chunks),
         cmocka_unit_test(test_other_events),   cmocka_unit_test(test_joined_stream),
         cmocka_unit_test(test_characters),     cmocka_unit_test(test_small_replies),
-        cmocka_unit_test(test_full_buffer),
+        cmocka_unit_test(test_full_buffer),    cmocka_unit_test(test_prompt_logprobs),
+        cmocka_unit_test(test_select),         cmocka_unit_test(test_progress_and_timings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

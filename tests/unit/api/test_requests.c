@@ -312,6 +312,8 @@ static const struct {
     { "seed 0", CHAT, PLAIN_MODEL, "{\"seed\":0," M "}", "random_seed=no seed=0" },
     { "a seed of 2^62", CHAT, PLAIN_MODEL, "{\"seed\":4611686018427387904," M "}",
       "random_seed=no seed=4611686018427387904" },
+    { "a seed of 2^53 + 1", CHAT, PLAIN_MODEL, "{\"seed\":9007199254740993," M "}",
+      "random_seed=no seed=9007199254740993" },
     { "the largest seed", CHAT, PLAIN_MODEL, "{\"seed\":9223372036854775807," M "}",
       "random_seed=no seed=9223372036854775807" },
     { "the most negative seed", CHAT, PLAIN_MODEL, "{\"seed\":-9223372036854775808," M "}",
