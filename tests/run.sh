@@ -45,9 +45,9 @@ install_needs() {
                 >>build/logs/apt.log 2>&1 || echo "not installed: $package (see build/logs/apt.log)"
         done
     fi
-    if [ ! -x build/venv/bin/pytest ]; then
+    if ! cmp -s tests/requirements.txt build/venv/requirements.txt; then # none yet, or of other packages
         python3 -m venv build/venv && build/venv/bin/pip install -q --disable-pip-version-check \
-            -r tests/requirements.txt || return 1
+            -r tests/requirements.txt && cp tests/requirements.txt build/venv/ || return 1
     fi
 }
 
