@@ -690,7 +690,7 @@ bool regex_from_ruby(const char *pattern, size_t length, struct buf *out, struct
     while (more(&r) && !out->failed)
         if (!rewrite_one(&r))
             return false;
-    if (r.depth > 0)
+    if (r.depth > 0 && !out->failed)
         return broken(&r, r.length, "a group that is not closed");
     for (int32_t i = 0; i < r.groups[0].more; i++)
         buf_putc(out, ')');

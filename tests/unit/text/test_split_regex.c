@@ -73,6 +73,43 @@ static void test_matches(void **state)
         { "a named group", "(?<n>a)b", "ab", "<ab>" },
         { "a comment", "a(?# b )c", "ac", "<ac>" },
         { "empty matches, none behind a match", "b*", "abba", "<><bb><>" },
+        { "control characters by their letters", "[\\t\\f\\v\\a\\e\\b]+|\\t\\f\\v\\a\\e",
+          "x\t\f\v\a\x1b\b", "<\t\f\v\a\x1b\b>" },
+        { "the same alone", "\\t\\f\\v\\a\\e\\n\\r", "\t\f\v\a\x1b\n\r", "<\t\f\v\a\x1b\n\r>" },
+        { "numbers of two and four digits", "\\x41\\u00e9", "A\u00e9", "<A\u00e9>" },
+        { "numbers in both cases", "[\\x4a-\\x4C]+\\x{4D}", "xJKLM", "<JKLM>" },
+        { "an escape of a sign, and of a character", "\\-\\\u00e9", "-\u00e9", "<-\u00e9>" },
+        { "what is no digit, no word, no hexadecimal digit", "\\D\\W\\H\\S", "x-gy1", "<x-gy>" },
+        { "negated sets in one class", "[\\D\\W]+", "1a-2", "<a->" },
+        { "a negated set beside a class", "[\\W[ab]]+", "x-ay", "<-a>" },
+        { "two classes in one", "[[ab][cd]]+", "xadbc", "<adbc>" },
+        { "nothing in common", "[a&&]|b", "ab", "<b>" },
+        { "a negated property", "\\P{L}+", "a12b", "<12>" },
+        { "properties with signs in their names", "\\p{Old_Italic}\\p{Old-Italic}\\p{Old Italic}",
+          "x\U00010300\U00010301\U00010302", "<\U00010300\U00010301\U00010302>" },
+        { "no word border", "\\Ba", "a ba a", "<a>" },
+        { "the text's own ends", "\\Aa|a\\z|b\\Z", "aa\nab", "<a><b>" },
+        { "any line end", "\\R", "a\r\nb\n", "<\r\n><\n>" },
+        { "a bracket that comes first", "[]a]+", "b]a", "<]a>" },
+        { "a negated one", "[^]a]+", "b]a", "<b>" },
+        { "a dash that comes first", "[-a]+", "b-a", "<-a>" },
+        { "a dash before a set", "[a-\\d]+", "ba-1c", "<a-1>" },
+        { "a dash before a property", "[a-\\p{Nd}]+", "ba-1c", "<a-1>" },
+        { "a dash before a class", "[a-[0-9]]+", "ba-1c", "<a-1>" },
+        { "a dash before a cut", "[a-&&a-z-]+", "ba-c", "<a->" },
+        { "an and that is single", "[a&b]+", "xa&b", "<a&b>" },
+        { "a range to an and", "[!-&]+", "x!%&'", "<!%&>" },
+        { "a range to an escape", "[+-\\x2d]+", "x+,-.", "<+,->" },
+        { "a range to a sign", "[+-\\.]+", "x+,-./", "<+,-.>" },
+        { "a dash behind a range", "[a-c-]+", "xab-c", "<ab-c>" },
+        { "options off", "(?i-m:A)(?-i:b)", "aBab", "<ab>" },
+        { "a comment with an escaped bracket", "a(?#\\))c", "ac", "<ac>" },
+        { "an interval of one number, of two, and open", "a{2}b{1,2}c{1,}", "aabbcc", "<aabbcc>" },
+        { "braces around nothing", "a{}b", "a{}b", "<a{}b>" },
+        { "braces around a comma", "a{,}b", "a{,}b", "<a{,}b>" },
+        { "braces around two commas", "a{1,2,3}", "a{1,2,3}", "<a{1,2,3}>" },
+        { "braces around a long number", "a{123456}", "a{123456}", "<a{123456}>" },
+        { "a brace that is not closed", "a{1", "a{1", "<a{1>" },
         { "blanks before a line end", "\\s+$", "a  \n  b  ", "<  ><  >" },
         { "blanks before a line end, more lines", "\\s+$", " \n \n x", "< \n >" },
     };
@@ -105,6 +142,33 @@ static void test_refused(void **state)
         { "a kept-out start", "a\\Kb", ERR_UNSUPPORTED, "this escape at byte 1" },
         { "an unknown property", "\\p{Nonsense}", ERR_UNSUPPORTED, "Nonsense" },
         { "a raw byte", "\\xff", ERR_UNSUPPORTED, "single byte" },
+        { "a property with a digit in its name", "\\p{L1}", ERR_UNSUPPORTED, "\\p{L1}" },
+        { "a raw byte in a class", "[\\xff]", ERR_UNSUPPORTED, "single byte" },
+        { "digits that are none", "\\xg", ERR_FORMAT, "an escape without hexadecimal digits" },
+        { "no digits", "\\u", ERR_FORMAT, "an escape without hexadecimal digits" },
+        { "an open brace", "\\x{41", ERR_FORMAT, "a \\x{ that is not closed" },
+        { "a brace that is something else", "\\x{41g}", ERR_FORMAT, "a \\x{ that is not closed" },
+        { "a number too large", "\\x{110000}", ERR_FORMAT, "a number that is no character" },
+        { "a property without a brace", "\\pL", ERR_UNSUPPORTED, "\\p without a brace" },
+        { "a property without a name", "\\p{}", ERR_FORMAT, "a \\p{ that is not closed" },
+        { "a property that is open", "\\p{L", ERR_FORMAT, "a \\p{ that is not closed" },
+        { "a property with a sign in it", "\\p{L+}", ERR_FORMAT, "a property name that is none" },
+        { "a property with a very long name",
+          "\\p{aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeee}", ERR_FORMAT,
+          "a property name that is none" },
+        { "an escape nobody knows in a class", "[\\q]", ERR_UNSUPPORTED, "this escape in a class" },
+        { "a backslash at the end of a class", "[\\", ERR_FORMAT, "backslash at the end" },
+        { "a POSIX bracket that is open", "[[:alpha", ERR_FORMAT, "no POSIX bracket" },
+        { "a POSIX bracket with one end", "[[:alpha]]", ERR_FORMAT, "no POSIX bracket" },
+        { "a POSIX bracket with the other", "[[:alpha:x]]", ERR_FORMAT, "no POSIX bracket" },
+        { "a POSIX bracket of nothing", "[[:", ERR_FORMAT, "no POSIX bracket" },
+        { "options that are open", "(?i", ERR_FORMAT, "a group that is not closed" },
+        { "a comment that is open", "a(?# b", ERR_FORMAT, "a comment that is not closed" },
+        { "a comment that ends in a backslash", "a(?# b\\", ERR_FORMAT,
+          "a comment that is not closed" },
+        { "a name that is open", "(?<n", ERR_FORMAT, "a group name that is not closed" },
+        { "a quantifier at the start", "*a", ERR_FORMAT, "nothing before it" },
+        { "an interval at the start", "{2}a", ERR_FORMAT, "nothing before it" },
         { "a group that is open", "(a", ERR_FORMAT, "not closed" },
         { "a group that was not", "a)", ERR_FORMAT, "without its (" },
         { "a class that is open", "[a", ERR_FORMAT, "not closed" },
@@ -133,6 +197,15 @@ static void test_refused(void **state)
     memset(deep, '[', REGEX_PATTERN_MAX);
     assert_false(split_regex_open(&regex, REGEX_RUBY, deep, REGEX_PATTERN_MAX, &err));
     assert_non_null(strstr(err.text, "so deep a class"));
+    /* Options without end in one group, and a form in PCRE2's syntax without end. */
+    for (int i = 0; i < 200; i++)
+        memcpy(deep + 4 * i, "(?i)", 4);
+    assert_false(split_regex_open(&regex, REGEX_RUBY, deep, 800, &err));
+    assert_non_null(strstr(err.text, "so many options"));
+    for (int i = 0; i < REGEX_PATTERN_MAX / 2; i++)
+        memcpy(deep + 2 * i, "\\b", 2);
+    assert_false(split_regex_open(&regex, REGEX_RUBY, deep, REGEX_PATTERN_MAX / 2 * 2, &err));
+    assert_string_equal(err.text, "pattern: its PCRE2 form is too long");
     free(deep);
 }
 
