@@ -1,5 +1,7 @@
 """`nibble bench --url`: against a fake server whose every pause is known and which fails on request, and against
 nibble itself. Figures are compared with what the fake server saw from its side of the socket."""
+import functools
+import itertools
 import json
 import os
 import random
@@ -16,6 +18,20 @@ import pytest
 from conftest import SLOW, binary
 
 LATE = 0.03 * SLOW  # s; a loopback and two processes that take turns on two cores
+
+
+def timed(test):
+    """Two processes that take turns on two shared cores: what is late once is tried again, what is wrong stays wrong."""
+    @functools.wraps(test)
+    def tries(*arguments, **more):
+        for left in (2, 1, 0):
+            try:
+                return test(*arguments, **more)
+            except AssertionError:
+                if left == 0:
+                    raise
+                time.sleep(1)
+    return tries
 
 
 class Fake:
@@ -181,6 +197,7 @@ def close(got_ms, want_s, low=0.002):
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "completions"])
+@timed
 def test_percentiles_are_those_of_the_server(endpoint):
     """TTFT rises by 20 ms a request and each third gap is long: no two percentiles are alike."""
     script = lambda i, _: {"ttft": 0.04 + 0.02 * i, "gap": 0.05 if i % 3 == 0 else 0.01, "tokens": 6}
@@ -202,8 +219,9 @@ def test_percentiles_are_those_of_the_server(endpoint):
     assert got["output_tokens_per_s"] == pytest.approx(66 / got["seconds"], rel=1e-6)
 
 
+@timed
 def test_a_ladder_of_concurrencies(tmp_path):
-    """Each request takes 80 ms whatever runs beside it: so twice the clients, twice the rate."""
+    """Each stage keeps as many requests in flight as it says, and its rate is that of the server's own clock."""
     script = lambda i, _: {"ttft": 0.05, "gap": 0.01, "tokens": 4}
     svg, file = tmp_path / "curve.svg", tmp_path / "out.json"
     with Fake(script) as fake:
@@ -212,22 +230,29 @@ def test_a_ladder_of_concurrencies(tmp_path):
         got = json.loads(file.read_text())
         assert len(fake.seen) == 3 * 24 + 2  # two to warm up
         assert fake.n_connections <= 1 + 8 + 1  # kept alive, but for the one that tries the address
-    rates = [s["requests_per_s"] for s in got["stages"]]
     assert [s["concurrency"] for s in got["stages"]] == [1, 2, 8]
-    assert rates[0] == pytest.approx(1 / 0.08, rel=0.3) and 1.6 < rates[1] / rates[0] < 2.2 and 4 < rates[2] / rates[0] < 9
+    for i, stage in enumerate(got["stages"]):
+        mine = fake.seen[2 + 24 * i:2 + 24 * (i + 1)]
+        borders = sorted([(r["at"], 1) for r in mine] + [(r["last"], -1) for r in mine])
+        assert max(itertools.accumulate(step for _, step in borders)) == stage["concurrency"]
+        seconds = max(r["last"] for r in mine) - min(r["at"] for r in mine)
+        assert stage["requests_per_s"] == pytest.approx(24 / stage["seconds"])
+        close(stage["seconds"] * 1e3, seconds)
     assert all(s["goodput_per_s"] == pytest.approx(s["requests_per_s"]) for s in got["stages"])
     root = xml.etree.ElementTree.parse(svg).getroot()
     lines = root.findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 7  # one, three and three
+    rates = [s["output_tokens_per_s"] for s in got["stages"]]
     for line in lines:
         points = [tuple(map(float, p.split(","))) for p in line.get("points").split()]
         assert len(points) == 3 and points[0][0] < points[1][0] < points[2][0]
     heights = [float(p.split(",")[1]) for p in lines[0].get("points").split()]
-    assert heights[0] > heights[1] > heights[2]  # throughput grows: further up
+    assert [h for _, h in sorted(zip(rates, heights))] == sorted(heights, reverse=True)  # more is further up
     rows = [line.split() for line in table.splitlines()[2:]]
     assert [r[0] for r in rows] == ["1", "2", "8"] and all(r[1] == "24" and r[2] == "0" for r in rows)
 
 
+@timed
 def test_poisson_arrivals_do_not_wait_for_replies():
     """20 a second for 2 s against replies of 0.5 s: ten in flight, and nobody is asked later for it."""
     with Fake(lambda i, _: {"ttft": 0.5, "tokens": 1}) as fake:
@@ -239,8 +264,8 @@ def test_poisson_arrivals_do_not_wait_for_replies():
     assert stage["completed"] == 40 and stage["rate"] == 20
     assert 1.0 < first[-1] - first[0] < 3.2  # 39 gaps of 50 ms; 4 deviations of their sum are 1.25 s
     close(stage["ttft_ms"]["p50"], 0.5)
-    for a, b in zip(first, second):  # the same seed, the same clock
-        assert abs((a - first[0]) - (b - second[0])) < 2 * LATE
+    late = sorted(abs((a - first[0]) - (b - second[0])) for a, b in zip(first, second))
+    assert late[20] < LATE  # the same seed, the same clock
 
 
 def test_every_kind_of_failure_is_counted(tmp_path):
@@ -323,6 +348,7 @@ def test_prompts_from_a_file(tmp_path):
             assert want in bench(fake.url, "--prompts", file, status=1).stderr
 
 
+@timed
 def test_collected_replies():
     with Fake(lambda i, _: {"ttft": 0.05, "tokens": 7}) as fake:
         got = figures(fake.url, "--stream", "off", "--concurrency", 2, "--requests", 8, "--output-tokens", 7)["stages"][0]
