@@ -178,6 +178,24 @@ static bool put_raw_argument(struct tool_parser *p, char c, bool in_string)
     return put_argument(p, escape, brief == 'u' ? 6 : 2);
 }
 
+/* A byte of a string that holds JSON, quotes apart; `ends`: its closing quote. What it holds must
+ * be an object, or nothing. */
+static bool wrapped_byte(struct tool_parser *p, char c, bool ends)
+{
+    char out[8];
+    int n = ends ? json_unescape_end(&p->unescape, out) : json_unescape_push(&p->unescape, c, out);
+    for (int i = 0; i < n; i++) {
+        bool in_string = p->inner.at == SCAN_STRING;
+        if (!p->any_arguments && tool_is_blank(out[i]))
+            continue;
+        if ((!p->any_arguments && out[i] != '{') ||
+            json_scan_push(&p->inner, out[i]) == JSON_SCAN_BAD ||
+            !put_raw_argument(p, out[i], in_string))
+            return false;
+    }
+    return !ends || !p->any_arguments || p->inner.at == SCAN_DONE;
+}
+
 static void begin_object(struct tool_parser *p)
 {
     p->field = FIELD_OTHER;
@@ -209,6 +227,7 @@ static bool begin_member(struct tool_parser *p, char c)
         }
         p->field = c == '"' ? FIELD_WRAPPED : FIELD_OTHER;
         p->unescape = (struct json_unescape){ 0 };
+        p->inner = (struct json_scan){ 0 };
         return c == '"' || c == 'n'; /* null: no arguments */
     }
     return true;
@@ -217,8 +236,6 @@ static bool begin_member(struct tool_parser *p, char c)
 /* A byte inside a member's value, `ends`: its last. */
 static bool in_member(struct tool_parser *p, char c, bool in_string, bool ends)
 {
-    char out[8];
-    int n;
     switch (p->field) {
     case FIELD_NAME:
         if (ends) {
@@ -242,10 +259,9 @@ static bool in_member(struct tool_parser *p, char c, bool in_string, bool ends)
             p->field = FIELD_OTHER;
         return put_raw_argument(p, c, in_string);
     case FIELD_WRAPPED:
-        n = ends ? json_unescape_end(&p->unescape, out) : json_unescape_push(&p->unescape, c, out);
         if (ends)
             p->field = FIELD_OTHER;
-        return n == 0 || put_argument(p, out, (size_t)n);
+        return wrapped_byte(p, c, ends);
     default:
         return true;
     }
@@ -330,18 +346,29 @@ bool tool_begin_named(struct tool_parser *p)
     if (!tool_begin(p))
         return false;
     p->scan = (struct json_scan){ 0 };
+    p->unescape = (struct json_unescape){ 0 };
+    p->inner = (struct json_scan){ 0 };
+    p->any_arguments = false;
     p->at = AT_ARGUMENTS;
     return true;
 }
 
 bool tool_argument_byte(struct tool_parser *p, char c)
 {
-    bool in_string = p->scan.at == SCAN_STRING;
+    bool first = p->scan.at == SCAN_VALUE && p->scan.depth == 0,
+         in_string = p->scan.at == SCAN_STRING;
     enum json_scan_result result = json_scan_push(&p->scan, c);
     if (result == JSON_SCAN_BAD)
         return false;
-    put_raw_argument(p, c, in_string);
+    if (first)
+        p->field = c == '"' ? FIELD_WRAPPED : FIELD_ARGUMENTS;
+    if (p->field == FIELD_ARGUMENTS)
+        put_raw_argument(p, c, in_string);
+    else if (!first && !wrapped_byte(p, c, result == JSON_SCAN_DONE))
+        return false;
     if (result == JSON_SCAN_DONE) {
+        if (!p->any_arguments)
+            tool_say_arguments(p, "{}", 2);
         tool_end_call(p);
         p->at = AT_CLOSE;
     }

@@ -177,9 +177,11 @@ enum json_scan_result json_scan_push(struct json_scan *s, char c)
 bool json_scan_whole(const char *text, size_t length)
 {
     struct json_scan scan = { 0 };
-    for (size_t i = 0; i < length; i++)
-        if (json_scan_push(&scan, text[i]) == JSON_SCAN_BAD)
+    for (size_t i = 0; i < length; i++) {
+        bool control = scan.at == SCAN_STRING && (unsigned char)text[i] < 0x20;
+        if (control || json_scan_push(&scan, text[i]) == JSON_SCAN_BAD)
             return false;
+    }
     return scan.at == SCAN_DONE ||
            (scan.at == SCAN_NUMBER && scan.depth == 0 && number_is_whole(scan.number));
 }

@@ -177,7 +177,7 @@ static bool separated_byte(struct tool_parser *p, char c)
 {
     if (tool_is_blank(c))
         return keep(p, c);
-    if (c == '{') {
+    if (c == '{' || c == '"') {
         tool_begin_named(p);
         return false;
     }
@@ -245,7 +245,7 @@ static bool on_byte(struct tool_parser *p, char c)
         p->at = AT_FENCE;
         return keep(p, c);
     case AT_FENCE:
-        if (c != '{')
+        if (c != '{' && c != '"')
             return strchr("`json \n\r", c) != NULL && c != 0 && keep(p, c);
         tool_begin_named(p);
         return false;

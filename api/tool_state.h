@@ -84,7 +84,8 @@ struct tool_parser {
     uint8_t base; /* depth inside a call object: 1, in a list 2 */
     enum field field;
     struct json_unescape unescape;
-    int32_t n_members; /* XML */
+    struct json_scan inner; /* of arguments that are a string of JSON */
+    int32_t n_members;      /* XML */
     /* said */
     struct buf events, text;
 };

@@ -44,6 +44,11 @@ static const struct row rows[] = {
     { "arguments as a string of JSON", "hermes", NULL, CALLS,
       HERMES("\"{\\\"a\\\": \\\"\\u00e9\\ud83d\\ude00\\\\n\\\"}\""),
       "#0 fA({\"a\": \"\xc3\xa9\xf0\x9f\x98\x80\\n\"})." },
+    { "an empty string of JSON", "hermes", NULL, CALLS, HERMES("\" \""), "#0 fA({})." },
+    { "a string of something else", "hermes", NULL, CALLS, HERMES("\"x\""),
+      "C(" HERMES("\"x\"") ")" },
+    { "a string of half an object", "hermes", NULL, CALLS, HERMES("\" {1\""),
+      "#0 fA({)C(1\"}\n</tool_call>)" },
     { "other members are not looked at", "hermes", NULL, CALLS,
       "<tool_call>{\"id\":7,\"type\":\"function\",\"x\":[{\"name\":\"g\"}],\"name\":\"f\",\"y\":1."
       "5}"
@@ -144,6 +149,10 @@ static const struct row rows[] = {
       "R(hm)#0 fA({\"a\": 1}).#1 gA({})." },
     { "V3.1 without the section", "deepseek", NULL, CALLS, CALL "f" SEP "{}" CALL_END "ok",
       "#0 fA({}).C(ok)" },
+    { "V3 with a string of JSON", "deepseek", NULL, CALLS,
+      CALL "function" SEP "f\n```json\n\"{\\\"a\\\": 1}\"\n```" CALL_END CALL "g" SEP
+           "\"\"" CALL_END,
+      "#0 fA({\"a\": 1}).#1 gA({})." },
     { "a section of text", "deepseek", NULL, CALLS, BEGIN " x" END, "C(" BEGIN " x" END ")" },
     { "V3 without a fence", "deepseek", NULL, CALLS, CALL "function" SEP "f\nx",
       "C(" CALL "function" SEP "f\nx)" },
