@@ -7,10 +7,11 @@
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=$PWD/build/coverage
-readers=(host/base/{json*,base64}.c host/format/*.c host/model/config*.c
+readers=(host/base/{json*,base64}.c host/format/*.c host/model/{config*,rope}.c
     host/text/{tokenizer_*,sentencepiece,protobuf,tekken,tiktoken,unigram,wordpiece,charsmap}.c
     host/text/{added,decoder,normalize,pretokenize,pretok_names,split_regex,regex_ruby,vocab}.c
-    host/text/jinja_{lex,parse,expr}.c api/{fields,chat,completion,text}.c)
+    host/text/jinja_{lex,parse,expr}.c host/grammar/{regex,grammar,expr}.c
+    api/{fields*,chat,completion,text,tool_json,tool_parse,tool_calls}.c)
 if ! command -v clang >/dev/null || ! command -v llvm-cov >/dev/null; then
     echo "SKIPPED: clang and llvm-cov are not here"
     exit 0
@@ -21,7 +22,7 @@ cmake -S . -B "$build" -G Ninja -DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=None
     -DBUILD_TESTS=ON "-DNIBBLE_COVERAGE=$(IFS=';' && echo "${readers[*]}")" >"$build/cmake.log" 2>&1 ||
     { tail -30 "$build/cmake.log"; exit 1; }
 targets=()
-for test in tests/unit/{base,format,text,model,api}/test_*.c; do targets+=("unit_$(basename "$test" .c)"); done
+for test in tests/unit/{base,format,text,grammar,model,api}/test_*.c; do targets+=("unit_$(basename "$test" .c)"); done
 for test in quantized gguf tokenizer_build tokenizers chat_templates; do targets+=("oracle_test_$test"); done
 ninja -C "$build" -j "$(nproc)" "${targets[@]}" fuzzers >"$build/ninja.log" 2>&1 || { tail -40 "$build/ninja.log"; exit 1; }
 rm -f "$build"/raw/*

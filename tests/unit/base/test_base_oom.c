@@ -56,7 +56,8 @@ static bool try_map(struct err *err)
 
 static bool try_json(struct err *err)
 {
-    static const char text[] = "{\"a\":[1,2,{\"b\":\"c\"}],\"d\":{\"1\":1,\"2\":2,\"3\":3,\"4\":4,"
+    static const char text[] = "{\"a\":[1,2,{\"b\":\"c\",\"n\":12345678901234567890}],\"d\":{\"1\":"
+                               "1,\"2\":2,\"3\":3,\"4\":4,"
                                "\"5\":5,\"6\":6,\"7\":7,\"8\":8,\"9\":9}}";
     struct cJSON *root;
     if (!json_parse(text, sizeof text - 1, &JSON_REQUEST_LIMITS, ERR_REQUEST, &root, err)) {

@@ -320,6 +320,34 @@ static void test_other_types(void **state)
     assert_string_equal(err.text, "model must be a string, got nothing");
     assert_false(json_get(&top, "S", &ref)); /* case matters */
     json_free(root);
+    root =
+        parse("{\"o\":{\"a\":1},\"low\":-1e19,\"é\":\"012345678901234567890123456789012345é789\"}");
+    top = json_root(root);
+    assert_false(json_opt_bool(&top, "o", &b, &err));
+    assert_string_equal(err.text, "o must be true or false, got an object");
+    int64_t i = 0;
+    assert_false(json_opt_int(&top, "low", INT64_MIN, INT64_MAX, &i, &err));
+    assert_non_null(strstr(err.text, "low must be an integer"));
+    /* Cut before the character that does not fit. */
+    assert_false(json_opt_bool(&top, "é", &b, &err));
+    assert_string_equal(err.text, "é must be true or false, got "
+                                  "\"012345678901234567890123456789012345\"...");
+    /* Nothing in nothing. */
+    struct json_ref none, child;
+    assert_false(json_get(&top, "nothing", &none));
+    assert_true(json_count(&none) == 0);
+    assert_false(json_first(&none, &child));
+    assert_false(json_next(&child));
+    assert_null(json_number_text(root));
+    /* A text that names its field is not given the name again. */
+    assert_true(json_get(&top, "o", &ref));
+    assert_false(json_error(&ref, &err, "o: is odd"));
+    assert_string_equal(err.text, "o: is odd");
+    assert_false(json_error(&ref, &err, "o is odd"));
+    assert_string_equal(err.text, "o is odd");
+    assert_false(json_error(&ref, &err, "odd"));
+    assert_string_equal(err.text, "o odd");
+    json_free(root);
     root = parse("[1]");
     top = json_root(root);
     assert_false(json_get(&top, "a", &ref)); /* not an object */

@@ -2,6 +2,8 @@
  * (ASan). One file of each kind. */
 #include "tests/support/support.h"
 #include "tests/support/fail_alloc.h"
+#include "host/base/buf.h"
+#include "host/base/json.h"
 #include "host/text/detok.h"
 #include "host/text/tokenizer_files.h"
 #include "tests/unit/text/tokenizer_examples.h"
@@ -32,6 +34,8 @@ static const char WORDS[] =
 
 static const char TIKTOKEN[] = "YQ== 0\nYg== 1\nYWI= 2\nIA== 3\n";
 
+static const struct json_ref *config; /* beside tiktoken.model */
+
 static bool open_and_use(const char *name, const char *bytes, size_t size, struct err *err)
 {
     static const char TEXT[] =
@@ -41,7 +45,7 @@ static bool open_and_use(const char *name, const char *bytes, size_t size, struc
     struct buf text;
     /* No family has so few tokens: the pattern must be said. */
     if (strcmp(name, "tiktoken.model") == 0
-            ? !tiktoken_open(&t, bytes, size, "gpt-2", NULL, err)
+            ? !tiktoken_open(&t, bytes, size, "gpt-2", config, err)
             : !tokenizer_open_file(&t, name, bytes, size, NULL, err))
         return false;
     buf_init(&text, SIZE_MAX);
@@ -95,8 +99,67 @@ static void test_each_fails(void **state)
     }
 }
 
+/* Added tokens of a tokenizer_config.json, and vocabularies that outgrow their first tables. */
+static void test_larger_ones_fail(void **state)
+{
+    (void)state;
+    static const char CONFIG[] =
+        "{\"bos_token\":\"<s>\",\"add_bos_token\":true,\"add_eos_token\":true,\"eos_token\":\"<e>"
+        "\","
+        "\"added_tokens_decoder\":{\"4\":{\"content\":\"<s>\",\"special\":true},"
+        "\"5\":{\"content\":\"<e>\"}}}";
+    struct cJSON *tree;
+    struct err err;
+    assert_ok(json_parse(CONFIG, sizeof CONFIG - 1, &JSON_FILE_LIMITS, ERR_FORMAT, &tree, &err),
+              &err);
+    const struct json_ref root = json_root(tree);
+    struct buf unigram, bpe;
+    buf_init(&unigram, 1 << 20);
+    buf_init(&bpe, 1 << 20);
+    buf_puts(&unigram,
+             "{\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[");
+    buf_puts(
+        &bpe,
+        "{\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"type\":\"BPE\",\"merges\":[],\"vocab\":{");
+    for (int i = 0; i < 1100; i++) {
+        buf_printf(&unigram, "%s[\"\\u%04x\",-%d]", i ? "," : "", 0x4e00 + i, i + 1);
+        buf_printf(&bpe, "%s\"\\u%04x\":%d", i ? "," : "", 0x4e00 + i, i);
+    }
+    buf_puts(&unigram, "]}}");
+    buf_puts(&bpe, "}}}");
+    const struct {
+        const char *name, *bytes;
+        size_t size;
+        const struct json_ref *config;
+    } rows[] = {
+        { "tiktoken.model", TIKTOKEN, sizeof TIKTOKEN - 1, &root },
+        { "tokenizer.json", buf_text(&unigram), unigram.length, NULL },
+        { "tokenizer.json", buf_text(&bpe), bpe.length, NULL },
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        config = rows[r].config;
+        bool ok = false;
+        int64_t at = 1;
+        for (; !ok; at++) {
+            err = (struct err){ 0 };
+            fail_alloc_at(at);
+            ok = open_and_use(rows[r].name, rows[r].bytes, rows[r].size, &err);
+            fail_alloc_off();
+            if (!ok && err.code != ERR_MEMORY)
+                fail_msg("%s, allocation %d: code %d, %s", rows[r].name, (int)at, err.code,
+                         err.text);
+        }
+        assert_true(at > 10);
+    }
+    config = NULL;
+    buf_clear(&unigram);
+    buf_clear(&bpe);
+    json_free(tree);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_each_fails) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_each_fails),
+                                        cmocka_unit_test(test_larger_ones_fail) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
