@@ -17,15 +17,29 @@ static double minimum(double a, double b)
     return a < b ? a : b;
 }
 
+static double greatest_of(const struct sampler *s)
+{
+    double top = s->x[0];
+    for (int32_t i = 1; i < s->n; i++)
+        top = s->x[i] > top ? s->x[i] : top;
+    return top;
+}
 /* Weights e^(x - greatest x); returns their sum. */
 static double weigh(struct sampler *s)
 {
-    double top = s->x[0], total = 0;
-    for (int32_t i = 1; i < s->n; i++)
-        top = s->x[i] > top ? s->x[i] : top;
+    const double top = greatest_of(s);
+    double total = 0;
     for (int32_t i = 0; i < s->n; i++)
         total += s->weight[i] = exp_double(s->x[i] - top);
     return total;
+}
+/* - sum p log p, where log p = x - top - log_total; `zero` is top + log_total. */
+static double entropy_of(const struct sampler *s, double total, double zero)
+{
+    double entropy = 0;
+    for (int32_t i = 0; i < s->n; i++)
+        entropy -= s->weight[i] / total * (s->x[i] - zero);
+    return entropy;
 }
 /* The candidates up to `last` stay, but the first `keep` in any case. */
 static void cut(struct sampler *s, const double *key, struct ranked last, int32_t keep)
@@ -189,13 +203,10 @@ static void scale(struct sampler *s, const struct sample_params *p)
     if (c->dynatemp_range > 0 && s->n > 1) {
         /* From the entropy of the distribution, as a share of what it could be at most. */
         const double total = weigh(s), low = temperature - (double)c->dynatemp_range;
-        double entropy = 0;
-        for (int32_t i = 0; i < s->n; i++)
-            if (s->weight[i] > 0)
-                entropy -= s->weight[i] / total * log(s->weight[i] / total);
+        const double entropy = entropy_of(s, total, greatest_of(s) + log(total));
         const double least = low > 0 ? low : 0, most = temperature + (double)c->dynatemp_range;
-        temperature =
-            least + (most - least) * pow(entropy / log(s->n), (double)c->dynatemp_exponent);
+        temperature = least + (most - least) *
+                                  pow(fmax(entropy, 0) / log(s->n), (double)c->dynatemp_exponent);
     }
     if (temperature < (double)GREEDY_BELOW) {
         int32_t best = 0;
@@ -225,14 +236,10 @@ static void cut_sigma(struct sampler *s, double n_sigma)
 }
 static void cut_typical(struct sampler *s, double typical_p, int32_t keep)
 {
-    const double total = weigh(s), log_total = log(total);
-    double entropy = 0, top = s->x[0];
-    for (int32_t i = 1; i < s->n; i++)
-        top = s->x[i] > top ? s->x[i] : top;
+    const double total = weigh(s), zero = greatest_of(s) + log(total);
+    const double entropy = entropy_of(s, total, zero);
     for (int32_t i = 0; i < s->n; i++)
-        entropy -= s->weight[i] / total * (s->x[i] - top - log_total);
-    for (int32_t i = 0; i < s->n; i++)
-        s->key[i] = -fabs(log_total - (s->x[i] - top) - entropy);
+        s->key[i] = -fabs(zero - s->x[i] - entropy);
     cut(s, s->key, sampler_border(s, s->key, s->weight, typical_p * total), keep);
 }
 /* The least likely of those over the threshold stays, and what comes behind it. */

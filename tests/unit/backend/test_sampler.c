@@ -139,13 +139,11 @@ static void check_draws(struct sampler *s, const float *logits, const struct sam
     free(counts);
 }
 
-static void check_case(struct sampler *s, struct sample_case *c)
+/* got[] is the reference's. */
+static void check_probs(const struct sample_case *c, double *got)
 {
-    double got[VOCAB_MAX], want[VOCAB_MAX];
-    sampler_probs(s, c->logits, &c->row, got);
+    double want[VOCAB_MAX];
     memcpy(want, c->probs, sizeof want);
-    double drawn[VOCAB_MAX];
-    memcpy(drawn, got, sizeof drawn);
     if (c->has_tie_note) {
         qsort(got, (size_t)c->vocab, sizeof *got, by_size);
         qsort(want, (size_t)c->vocab, sizeof *want, by_size);
@@ -158,6 +156,24 @@ static void check_case(struct sampler *s, struct sample_case *c)
             fail_msg("case %lld: token %d: support %.9g, wanted %.9g", (long long)c->id, i, got[i],
                      want[i]);
     }
+}
+
+static void check_case(struct sampler *s, struct sample_case *c)
+{
+    /* This order as a chain: what the order of a request is made of gives the same. */
+    static const struct sample_chain chain = {
+        .stages = { STAGE_PENALTIES, STAGE_DRY, STAGE_BIASES, STAGE_TEMPERATURE, STAGE_TOP_N_SIGMA,
+                    STAGE_TOP_K, STAGE_TOP_P, STAGE_MIN_P, STAGE_TYPICAL, STAGE_XTC },
+        .n_stages = SAMPLE_STAGES
+    };
+    double got[VOCAB_MAX], drawn[VOCAB_MAX];
+    c->params.chain = &chain;
+    sampler_probs(s, c->logits, &c->row, got);
+    check_probs(c, got);
+    c->params.chain = NULL;
+    sampler_probs(s, c->logits, &c->row, got);
+    memcpy(drawn, got, sizeof drawn);
+    check_probs(c, got);
     c->params.seed = (uint64_t)c->id + 1;
     check_draws(s, c->logits, &c->row, drawn, c->vocab, c->id);
 }
