@@ -1,11 +1,11 @@
 """Every field of chat and completions that is honoured: what it does, and that a stream says what a collected reply says."""
-import json
 import math
-import socket
+import random
+import threading
 
 import pytest
 
-from conftest import text_of
+from conftest import Server, text_of
 
 STORY = "Tell me a story about a fox and a lantern."
 ONCE = "Once upon a time"
@@ -99,7 +99,6 @@ def test_stream_equals_collected(server, path, fields):
 @pytest.mark.parametrize("seed", range(24))
 def test_stream_equals_collected_for_mixed_fields(server, seed):
     """Fields drawn together, from the samplers and the shapes alike."""
-    import random
     rng = random.Random(seed)
     path = PATHS[seed % 2]
     fields = {}
@@ -536,3 +535,26 @@ def test_a_fault_of_a_client_leaves_others_alone(server):
         for tau in (0, 100):
             assert server.complete(ONCE, max_tokens=8, mirostat=mirostat, mirostat_tau=tau, mirostat_eta=100,
                                    temperature=100).status == 200
+
+
+def test_preempted_sequences_keep_their_samplers():
+    """Mirostat's bound and DRY's history survive that a sequence loses its pages: too little memory for all at once."""
+    small = Server("--activations", "exact", "--memory", "57MB", "--max-seqs", "16")
+    try:
+        def one(i):
+            fields = [{"mirostat": 2, "mirostat_tau": 3}, {"mirostat": 1}, {"dry_multiplier": 1, "dry_penalty_last_n": -1},
+                      {"bad_words": ["the fox", "a lantern"]}][i % 4]
+            body = {"prompt": ONCE, "temperature": 1, "seed": i, "max_tokens": 290, "ignore_eos": True, **fields}
+            return small.post("/v1/completions", body).json["choices"][0]["text"]
+        alone = [one(i) for i in range(9)]
+        before = small.metric("vllm:num_preemptions_total")
+        found = [None] * 9
+        threads = [threading.Thread(target=lambda i=i: found.__setitem__(i, one(i))) for i in range(9)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == alone
+        assert small.metric("vllm:num_preemptions_total") > before
+    finally:
+        assert small.stop() == 0
