@@ -17,36 +17,54 @@ struct reply_head exchange_head(const struct exchange *x)
                                 .tokens_as_ids = g->tokens_as_ids };
 }
 
+/* What the engine has written of a request may be read once one of its events was. Its first token
+ * is then that of its choices: 0 when there is none yet. */
+static bool has_begun(const struct exchange *x, int32_t r, uint64_t *first_token_ns)
+{
+    const int32_t n = x->job->generate.n_seqs;
+    bool begun = false;
+    *first_token_ns = 0;
+    for (int32_t i = r * n; i < (r + 1) * n; i++) {
+        const struct choice *c = &x->choices[i];
+        begun = begun || c->begun;
+        if (c->first_token_ns != 0 && (*first_token_ns == 0 || c->first_token_ns < *first_token_ns))
+            *first_token_ns = c->first_token_ns;
+    }
+    return begun;
+}
+
 struct reply_usage exchange_usage(const struct exchange *x)
 {
     struct reply_usage usage = { 0 };
-    for (int32_t i = 0; i < x->job->n_requests; i++) {
-        usage.prompt_tokens += x->job->requests[i]->n_prompt;
-        usage.cached_tokens += x->job->requests[i]->n_cached;
+    uint64_t first;
+    for (int32_t r = 0; r < x->job->n_requests; r++) {
+        usage.prompt_tokens += x->job->requests[r]->n_prompt;
+        usage.cached_tokens += has_begun(x, r, &first) ? x->job->requests[r]->n_cached : 0;
     }
     for (int32_t i = 0; i < x->n_choices; i++)
         usage.completion_tokens += x->choices[i].n_tokens;
     return usage;
 }
 
-/* Of all prompts and choices together. */
 struct reply_timings exchange_timings(const struct exchange *x)
 {
     struct reply_timings timings = { 0 };
-    for (int32_t i = 0; i < x->n_choices; i++) {
-        const struct choice *c = &x->choices[i];
-        uint64_t first = c->request->first_token_ns;
-        double ms =
-            first && c->last_token_ns > first ? (double)(c->last_token_ns - first) * 1e-6 : 0;
-        timings.predicted_n += c->n_tokens;
-        timings.predicted_ms = ms > timings.predicted_ms ? ms : timings.predicted_ms;
-    }
-    for (int32_t i = 0; i < x->job->n_requests; i++) {
-        const struct request *request = x->job->requests[i];
+    const int32_t n = x->job->generate.n_seqs;
+    for (int32_t r = 0; r < x->job->n_requests; r++) {
+        const struct request *request = x->job->requests[r];
+        uint64_t first;
+        if (!has_begun(x, r, &first))
+            continue;
         timings.cache_n += request->n_cached;
         timings.prompt_n += request->n_prompt - request->n_cached;
-        if (request->first_token_ns && request->first_plan_ns)
-            timings.prompt_ms += (double)(request->first_token_ns - request->first_plan_ns) * 1e-6;
+        if (first > request->first_plan_ns && request->first_plan_ns != 0)
+            timings.prompt_ms += (double)(first - request->first_plan_ns) * 1e-6;
+        for (int32_t i = r * n; i < (r + 1) * n; i++) {
+            const struct choice *c = &x->choices[i];
+            double ms = c->last_token_ns > first ? (double)(c->last_token_ns - first) * 1e-6 : 0;
+            timings.predicted_n += c->n_tokens;
+            timings.predicted_ms = ms > timings.predicted_ms ? ms : timings.predicted_ms;
+        }
     }
     return timings;
 }

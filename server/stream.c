@@ -405,7 +405,7 @@ static void send_role(struct exchange *x, struct choice *c)
 static void send_progress(struct exchange *x, struct choice *c)
 {
     const struct request *request = c->request;
-    int32_t n = atomic_load_explicit(&request->n_computed, memory_order_relaxed);
+    int32_t n = atomic_load_explicit(&request->n_computed, memory_order_acquire);
     if (!request->wants_progress || c->seq != 0 || c->begun || n <= c->n_progress)
         return;
     uint64_t now = clock_ns(), since = request->first_plan_ns;
@@ -425,7 +425,7 @@ static void send_piece(struct exchange *x, struct choice *c)
 {
     struct reply_head head = exchange_head(x);
     struct reply_usage usage = exchange_usage(x);
-    struct reply_timings timings = exchange_timings(x);
+    struct reply_timings timings;
     const struct generate *g = &x->job->generate;
     const struct reply_usage *running = g->continuous_usage ? &usage : NULL;
     const struct reply_timings *each = g->timings_per_token ? &timings : NULL, *last = each;
@@ -446,6 +446,8 @@ static void send_piece(struct exchange *x, struct choice *c)
     }
     if (ended && x->n_done == x->n_choices && !g->include_usage)
         last = &timings; /* they ride on the last event */
+    if (last != NULL)
+        timings = exchange_timings(x);
     piece.prompt_ids = prompt_ids;
     piece.n_prompt_ids = c->request->n_prompt;
     c->prompt_sent = true;

@@ -270,7 +270,7 @@ static void report_progress(struct core *core, struct seq *seq)
     if (!request->wants_progress || seq->index != 0 ||
         n <= atomic_load_explicit(&request->n_computed, memory_order_relaxed))
         return;
-    atomic_store_explicit(&request->n_computed, n, memory_order_relaxed);
+    atomic_store_explicit(&request->n_computed, n, memory_order_release);
     touch(core, seq->run);
 }
 

@@ -86,7 +86,8 @@ struct request {
     int32_t n_cached;        /* prompt tokens taken from the prefix cache */
     uint64_t first_plan_ns;  /* left the queue; 0: never */
     uint64_t first_token_ns;
-    _Atomic int32_t n_computed; /* tokens of the prompt, cached ones too; with wants_progress */
+    _Atomic int32_t n_computed; /* tokens of the prompt, cached ones too; with wants_progress. Who
+                                   acquires one over 0 may read n_cached and first_plan_ns */
     char error_text[256];       /* with FINISH_ERROR */
     _Atomic bool returned;      /* set by engine_take_news alone, with the last appearance */
     _Atomic bool in_news;       /* the engine's: it is in the news queue already */
