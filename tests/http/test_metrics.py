@@ -269,3 +269,16 @@ def test_log_lines_are_json_without_text(tmp_path):
     assert [r["status"] for r in requests] == [200, 200, 400, 401, 404, 200]
     assert requests[3]["key_id"] == "" and requests[4]["path"] == "-"
     assert re.fullmatch("[0-9a-f]{24}", requests[5]["request_id"]) and requests[5]["trace_id"] == ""
+
+
+@pytest.mark.parametrize("alias", ['we"ird\\na}me é', "é" * 300, "x" * 120], ids=["quotes", "long", "plain"])
+def test_names_of_models_are_escaped(alias):
+    s = Server("--alias", alias)
+    labels = {sample.labels.get("model_name") for f in families(s).values() for sample in f.samples} - {None}
+    assert len(labels) == 1
+    label = labels.pop()
+    assert alias.startswith(label) and (label == alias or len(label.encode()) > 150)
+    assert s.get("/v1/models").json["data"][0]["id"] == alias == s.get("/props").json["model_alias"]
+    assert s.get("/server_info").json["served_model_name"] == alias
+    assert s.post("/v1/completions/render", {"prompt": "x", "model": alias}).json[0]["model"] == alias
+    assert s.stop() == 0
