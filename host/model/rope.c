@@ -19,7 +19,8 @@ const char *rope_name(enum rope_kind kind)
     for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++)
         if (KINDS[i].kind == kind)
             return KINDS[i].name;
-    return "?";
+    CHECK(!"a kind of rope that has no name");
+    return NULL;
 }
 
 static bool read_kind(struct rope_config *rope, const struct json_ref *dict,

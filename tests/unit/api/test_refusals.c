@@ -1,6 +1,8 @@
 /* refusals: which field each bad request is told about, with which code and in which words. */
 #include "tests/unit/api/requests.h"
 
+#define LONG32        "0123456789abcdef0123456789abcdef"
+#define LONG129       LONG32 LONG32 LONG32 LONG32 "x"
 #define USER(content) "{\"messages\":[{\"role\":\"user\",\"content\":" content "}]}"
 #define CALLS(calls)  "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":" calls "}]}"
 
@@ -42,6 +44,38 @@ static const struct {
     { "continue_final_message as a number", CHAT, PLAIN_MODEL,
       "{\"continue_final_message\":1," M "}", ERR_REQUEST, "continue_final_message",
       "must be true or false" },
+    { "continuous_usage_stats as a number", CHAT, PLAIN_MODEL,
+      "{\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":1}," M "}", ERR_REQUEST,
+      "stream_options.continuous_usage_stats", "must be true or false" },
+    { "a type of response as a number", CHAT, PLAIN_MODEL,
+      "{\"response_format\":{\"type\":1}," M "}", ERR_REQUEST, "response_format.type",
+      "must be a string" },
+    { "an indentation", COMPLETION, PLAIN_MODEL, "{\"n_indent\":1," P "}", ERR_REQUEST, "n_indent",
+      "is not supported by this server" },
+    { "an indentation in words", COMPLETION, PLAIN_MODEL, "{\"n_indent\":\"0\"," P "}", ERR_REQUEST,
+      "n_indent", "is not supported by this server" },
+    { "a target", COMPLETION, PLAIN_MODEL, "{\"adaptive_target\":0," P "}", ERR_REQUEST,
+      "adaptive_target", "is not supported by this server" },
+    { "a target in words", COMPLETION, PLAIN_MODEL, "{\"adaptive_target\":\"-1\"," P "}",
+      ERR_REQUEST, "adaptive_target", "is not supported by this server" },
+    { "modalities, none", CHAT, PLAIN_MODEL, "{\"modalities\":[]," M "}", ERR_REQUEST, "modalities",
+      "is not supported by this server" },
+    { "a seed of more than 64 bits", COMPLETION, PLAIN_MODEL,
+      "{\"seed\":9223372036854775808," P "}", ERR_REQUEST, "seed", "64 bits" },
+    { "a sampler with a long name", COMPLETION, PLAIN_MODEL,
+      "{\"samplers\":[\"aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeee\"]," P "}", ERR_REQUEST,
+      "samplers[0]", "has no sampler \"aaaaaaaaaabbbbbbbbbbccccccccccdddddddddd\"" },
+    { "a sampler by number", COMPLETION, PLAIN_MODEL, "{\"samplers\":[1]," P "}", ERR_REQUEST,
+      "samplers[0]", "must be a string" },
+    { "a bias for a number and more", COMPLETION, PLAIN_MODEL, "{\"logit_bias\":{\"12a\":1}," P "}",
+      ERR_REQUEST, "logit_bias", "has the key \"12a\", wanted a token id" },
+    { "a request's name of nothing", COMPLETION, PLAIN_MODEL, "{\"request_id\":\"\"," P "}",
+      ERR_REQUEST, "request_id", "must have 1 to 128 letters" },
+    { "a request's name with a blank", COMPLETION, PLAIN_MODEL, "{\"request_id\":\"a b\"," P "}",
+      ERR_REQUEST, "request_id", "must have 1 to 128 letters" },
+    { "a request's name of 129 letters", COMPLETION, PLAIN_MODEL,
+      "{\"request_id\":\"" LONG129 "\"," P "}", ERR_REQUEST, "request_id",
+      "must have 1 to 128 letters" },
     { "n 0", CHAT, PLAIN_MODEL, "{\"n\":0," M "}", ERR_REQUEST, "n", "from 1 to 128, got 0" },
     { "n 129", CHAT, PLAIN_MODEL, "{\"n\":129," M "}", ERR_REQUEST, "n", "got 129" },
     { "n 1.5", CHAT, PLAIN_MODEL, "{\"n\":1.5," M "}", ERR_REQUEST, "n", "got 1.5" },
@@ -397,6 +431,125 @@ static void test_invalid(void **state)
 }
 
 /* Lists of a length: the last that is taken and the first that is not. */
+/* Every field of one value, given an object. */
+static void test_wrong_types(void **state)
+{
+    (void)state;
+    static const char *const FIELDS[] = {
+        "model",
+        "stream",
+        "n",
+        "best_of",
+        "max_tokens",
+        "max_completion_tokens",
+        "min_tokens",
+        "ignore_eos",
+        "echo",
+        "return_token_ids",
+        "skip_special_tokens",
+        "include_stop_str_in_output",
+        "add_special_tokens",
+        "seed",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+        "repeat_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "cache_salt",
+        "priority",
+        "request_id",
+        "cache_prompt",
+        "repeat_last_n",
+        "dry_multiplier",
+        "dry_base",
+        "dry_allowed_length",
+        "dry_penalty_last_n",
+        "xtc_probability",
+        "xtc_threshold",
+        "mirostat",
+        "mirostat_tau",
+        "mirostat_eta",
+        "dynatemp_range",
+        "dynatemp_exponent",
+        "top_n_sigma",
+        "min_keep",
+        "prompt_logprobs",
+        "spaces_between_special_tokens",
+        "return_tokens_as_token_ids",
+        "timings_per_token",
+        "return_progress",
+        "t_max_predict_ms",
+        "samplers",
+        "stop",
+        "stop_token_ids",
+        "dry_sequence_breakers",
+        "allowed_token_ids",
+        "bad_words",
+        "response_fields",
+    };
+    for (size_t i = 0; i < sizeof FIELDS / sizeof *FIELDS; i++) {
+        struct api_model model = model_of(PLAIN_MODEL);
+        struct generate g;
+        struct arena arena;
+        struct err err = { 0 };
+        char body[128], says[64];
+        arena_init(&arena, 1 << 20);
+        snprintf(body, sizeof body, "{\"%s\":{\"x\":1}," P "}", FIELDS[i]);
+        snprintf(says, sizeof says, "%s must be ", FIELDS[i]);
+        cJSON *root = parse_json(body);
+        bool ok = api_parse_completion(&g, root, &model, &arena, &err);
+        check_refused(FIELDS[i], ok, &err, ERR_REQUEST, FIELDS[i], says);
+        json_free(root);
+        arena_clear(&arena);
+    }
+}
+
+/* What is not done here, asked not to be done. */
+static void test_neutral(void **state)
+{
+    (void)state;
+    static const char *const BODIES[] = {
+        "{\"n_indent\":0,\"n_cache_reuse\":0.0," P "}",
+        "{\"adaptive_target\":-1,\"length_penalty\":1," P "}",
+        "{\"functions\":[],\"suffix\":\"\",\"lora\":{}," P "}",
+        "{\"use_beam_search\":false,\"parse_tool_calls\":false," P "}",
+        "{\"grammar\":null,\"modalities\":null," P "}",
+        "{\"response_format\":{\"type\":\"text\"}," P "}",
+        "{\"request_id\":\"" LONG32 LONG32 LONG32 LONG32 "\"," P "}",
+        "{\"stream\":true,\"response_fields\":[]," P "}",
+    };
+    static const char *const REFUSED[][2] = {
+        { "{\"length_penalty\":2," P "}", "length_penalty" },
+        { "{\"length_penalty\":\"1\"," P "}", "length_penalty" },
+        { "{\"functions\":[1]," P "}", "functions" },
+        { "{\"lora\":{\"a\":1}," P "}", "lora" },
+        { "{\"suffix\":\"x\"," P "}", "suffix" },
+        { "{\"suffix\":1," P "}", "suffix" },
+        { "{\"use_beam_search\":true," P "}", "use_beam_search" },
+    };
+    for (size_t i = 0; i < sizeof BODIES / sizeof *BODIES + sizeof REFUSED / sizeof *REFUSED; i++) {
+        const size_t n = sizeof BODIES / sizeof *BODIES;
+        struct api_model model = model_of(PLAIN_MODEL);
+        struct generate g;
+        struct arena arena;
+        struct err err = { 0 };
+        arena_init(&arena, 1 << 20);
+        cJSON *root = parse_json(i < n ? BODIES[i] : REFUSED[i - n][0]);
+        bool ok = api_parse_completion(&g, root, &model, &arena, &err);
+        if (i < n)
+            assert_ok(ok, &err);
+        else
+            check_refused(REFUSED[i - n][0], ok, &err, ERR_REQUEST, REFUSED[i - n][1],
+                          "is not supported by this server");
+        json_free(root);
+        arena_clear(&arena);
+    }
+}
+
 static void test_list_limits(void **state)
 {
     (void)state;
@@ -573,10 +726,9 @@ static void test_small_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_invalid),
-        cmocka_unit_test(test_list_limits),
-        cmocka_unit_test(test_byte_limits),
-        cmocka_unit_test(test_small_refusals),
+        cmocka_unit_test(test_invalid),     cmocka_unit_test(test_wrong_types),
+        cmocka_unit_test(test_neutral),     cmocka_unit_test(test_list_limits),
+        cmocka_unit_test(test_byte_limits), cmocka_unit_test(test_small_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,6 +47,8 @@ static char *config_text(const char *change)
     FAMILY("Phi3", "phi3")                                                                         \
     ",\"original_max_position_embeddings\":64,\"rope_scaling\":{" rope "}"
 
+#define YARN(rope) "\"rope_scaling\":{\"type\":\"yarn\"," rope "}"
+
 static void test_refused(void **state)
 {
     (void)state;
@@ -162,6 +164,38 @@ static void test_refused(void **state)
           "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":4,"
           "\"high_freq_factor\":4}",
           ERR_FORMAT, "high_freq_factor" },
+        { "a kind of rope that is a number", "\"rope_scaling\":{\"rope_type\":1}", ERR_FORMAT,
+          "rope_scaling.rope_type must be a string" },
+        { "the older name of it as a number", "\"rope_scaling\":{\"type\":1}", ERR_FORMAT,
+          "rope_scaling.type must be a string" },
+        { "a kind nobody knows", "\"rope_scaling\":{\"type\":\"twist\"}", ERR_UNSUPPORTED,
+          "rope_type \"twist\"; supported: default, linear" },
+        { "longrope, lists that are none", PHI3("\"type\":\"longrope\",\"short_factor\":1"),
+          ERR_FORMAT, "rope_scaling.short_factor must be a list of 16 numbers" },
+        { "longrope, a factor in words", PHI3("\"type\":\"longrope\",\"factor\":\"x\""), ERR_FORMAT,
+          "rope_scaling.factor must be a number" },
+        { "longrope, an attention factor in words",
+          PHI3("\"type\":\"longrope\",\"attention_factor\":\"x\""), ERR_FORMAT,
+          "rope_scaling.attention_factor must be a number" },
+        { "longrope that turns an odd number of features",
+          PHI3("\"type\":\"yarn\",\"partial_rotary_factor\":0.1"), ERR_FORMAT,
+          "3 of 32 features of a head are rotated, want an even number" },
+        { "yarn, a factor in words", YARN("\"factor\":\"x\""), ERR_FORMAT,
+          "rope_scaling.factor must be a number" },
+        { "yarn, beta_fast in words", YARN("\"beta_fast\":\"x\""), ERR_FORMAT,
+          "rope_scaling.beta_fast must be a number" },
+        { "yarn, beta_slow in words", YARN("\"beta_slow\":\"x\""), ERR_FORMAT,
+          "rope_scaling.beta_slow must be a number" },
+        { "yarn, an attention factor in words", YARN("\"attention_factor\":\"x\""), ERR_FORMAT,
+          "rope_scaling.attention_factor must be a number" },
+        { "yarn, mscale in words", YARN("\"mscale\":\"x\""), ERR_FORMAT,
+          "rope_scaling.mscale must be a number" },
+        { "yarn, the other mscale in words", YARN("\"mscale_all_dim\":\"x\""), ERR_FORMAT,
+          "rope_scaling.mscale_all_dim must be a number" },
+        { "yarn, truncate in words", YARN("\"truncate\":\"x\""), ERR_FORMAT,
+          "rope_scaling.truncate must be true or false" },
+        { "yarn with a theta of 1", YARN("\"rope_theta\":1"), ERR_FORMAT,
+          "rope_theta 1: yarn needs more than 1" },
         { "theta 0", "\"rope_theta\":0", ERR_FORMAT, "rope_theta" },
         { "rope_scaling is text", "\"rope_scaling\":\"linear\"", ERR_FORMAT, "rope_scaling" },
         { "a rotated part of the head", "\"partial_rotary_factor\":0.25", ERR_UNSUPPORTED,
@@ -605,6 +639,34 @@ static void test_frequencies(void **state)
     }
 }
 
+/* Settings of rope that have a meaning of their own. */
+static void test_ropes(void **state)
+{
+    (void)state;
+    static struct config c;
+    struct err err = { 0 };
+    const char *text = config_text(YARN("\"factor\":4,\"beta_fast\":0,\"beta_slow\":0"));
+    assert_ok(config_read(&c, text, strlen(text), &err), &err); /* 0: as absent */
+    assert_true(c.rope.kind == ROPE_YARN && c.rope.beta_fast == 32 && c.rope.beta_slow == 1);
+    assert_string_equal(rope_name(c.rope.kind), "yarn");
+    text = config_text("\"partial_rotary_factor\":1,\"rope_scaling\":{\"type\":\"dynamic\","
+                       "\"factor\":2,\"original_max_position_embeddings\":4096}");
+    assert_ok(config_read(&c, text, strlen(text), &err), &err);
+    assert_true(c.rope.kind == ROPE_DYNAMIC && c.rope.original == 512); /* not above the whole */
+    assert_string_equal(rope_name(c.rope.kind), "dynamic");
+    assert_string_equal(rope_name(ROPE_DEFAULT), "default");
+    text = config_text(FAMILY(
+        "Gemma3",
+        "gemma3_text") ",\"rope_parameters\":{\"full_attention\":"
+                       "{\"rope_type\":\"default\",\"rope_theta\":5e5},\"sliding_attention\":"
+                       "{\"rope_type\":\"default\",\"rope_theta\":3e4}}");
+    assert_ok(config_read(&c, text, strlen(text), &err), &err);
+    assert_true(c.rope.theta == 5e5 && c.rope_local.theta == 3e4);
+    text = config_text(FAMILY("Gemma3", "gemma3_text") ",\"rope_parameters\":4");
+    assert_false(config_read(&c, text, strlen(text), &err));
+    assert_non_null(strstr(err.text, "rope_parameters must be an object or null"));
+}
+
 /* Files beside config.json: by their names, where config.json says nothing. */
 static void test_quantize(void **state)
 {
@@ -680,7 +742,8 @@ int main(void)
         cmocka_unit_test(test_refused),   cmocka_unit_test(test_windows),
         cmocka_unit_test(test_fields),    cmocka_unit_test(test_families),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_frequencies),
-        cmocka_unit_test(test_quantize),  cmocka_unit_test(test_dummies),
+        cmocka_unit_test(test_ropes),     cmocka_unit_test(test_quantize),
+        cmocka_unit_test(test_dummies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
