@@ -1,6 +1,6 @@
 /* fail_alloc.h - make the n-th allocation fail. For tests named test_*_oom.c, which are linked with
- * --wrap for malloc, calloc, realloc, aligned_alloc, strdup and strndup (only our objects see the
- * wrappers). */
+ * --wrap for malloc, calloc, realloc, reallocarray, aligned_alloc, strdup and strndup (only our
+ * objects see the wrappers). */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>

@@ -5,6 +5,7 @@
 #include "host/base/json.h"
 #include "host/text/added.h"
 #include "host/text/charsmap.h"
+#include "host/text/normalize.h"
 #include "host/text/tokenizer_files.h"
 #include "host/text/tokenizer_gguf.h"
 #include "host/text/vocab.h"
@@ -53,6 +54,11 @@ static bool open_with(struct tokenizer **t, const char *name, const char *bytes,
 #define SPECIAL(text)    TEKKEN("", A, ",\"special_tokens\":[{\"rank\":1," text "}]")
 #define ADDED(key, text) "{\"added_tokens_decoder\":{\"" key "\":" text "}}"
 
+/* sentencepiece: the one piece "a" */
+#define PIECE                                                                                      \
+    "\x0a\x03\x0a\x01"                                                                             \
+    "a"
+
 static void test_files(void **state)
 {
     (void)state;
@@ -75,6 +81,14 @@ static void test_files(void **state)
           "tekken.json: add_bos_token must be true or false" },
         { "tekken.json", TEKKEN("", A, ""), "{\"add_eos_token\":7}",
           "tekken.json: add_eos_token must be true or false" },
+        { "tokenizer.model", PIECE "\x12\x03\x1a\x01x", NULL,
+          "tokenizer.model: a trainer's field has the wire type 2, want 0" },
+        { "tokenizer.model", PIECE "\x1a\x03\x1a\x01x", NULL,
+          "tokenizer.model: a normalizer's field has the wire type 2, want 0" },
+        { "tokenizer.model", PIECE, "{\"added_tokens_decoder\":7}",
+          "tokenizer.model: added_tokens_decoder must be an object" },
+        { "tokenizer.model", PIECE, "{\"add_bos_token\":7}",
+          "tokenizer.model: add_bos_token must be true or false" },
         { "x", "", NULL, "x: no tiktoken file: it has no lines" },
         { "tiktoken", "YQ== 99999999", NULL, "line 1 has the rank 99999999" },
         { "tiktoken", "YQ== 1025\nYg== 0", NULL, "=1025 0" },
@@ -163,6 +177,33 @@ static void test_long_tokens(void **state)
     }
     free(text);
     free(json);
+}
+
+/* As many tokens as GPT-2's file has; one with a hole is nobody's. */
+static void test_family_without_bos(void **state)
+{
+    (void)state;
+    for (int hole = 0; hole < 2; hole++) {
+        struct tokenizer *t = NULL;
+        struct buf lines;
+        struct err err = { 0 };
+        buf_init(&lines, 1 << 22);
+        for (int i = 0; i < 50256; i++)
+            buf_printf(&lines, "%c%c%c%c %d\n", 'A' + i / 4096 % 16, 'A' + i / 256 % 16,
+                       'A' + i / 16 % 16, 'A' + i % 16, i + (hole && i == 50255));
+        const bool ok =
+            tokenizer_open_file(&t, "vocab.tiktoken", buf_text(&lines), lines.length, NULL, &err);
+        buf_clear(&lines);
+        if (hole) {
+            assert_false(ok);
+            assert_non_null(strstr(err.text, "a tiktoken file of 50256 tokens does not say how"));
+            continue;
+        }
+        assert_ok(ok, &err);
+        assert_int_equal(tokenizer_size(t), 50257);
+        assert_string_equal(encode(t, "<|endoftext|>"), "50256"); /* and nothing before it */
+        tokenizer_close(t);
+    }
 }
 
 /* ---- GGUF -------------------------------------------------------------------------------------
@@ -429,6 +470,86 @@ static void test_added_twice(void **state)
     }
 }
 
+/* ---- normalizers ------------------------------------------------------------------------------
+ */
+
+#define BERT(flags) "{\"type\":\"BertNormalizer\"," flags "}"
+#define OFF         "\"clean_text\":false,\"handle_chinese_chars\":false,\"lowercase\":false"
+
+static void test_normalizers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *text;
+        unsigned where;
+        const char *want;
+    } rows[] = {
+        { BERT(OFF), "\u00c9\t\x01\u4f60", 3, "\u00c9\t\x01\u4f60" },
+        { BERT("\"clean_text\":true,\"handle_chinese_chars\":false,\"lowercase\":false"),
+          "\u00c9\t\x01\ufffd\u4f60", 3, "\u00c9 \u4f60" },
+        { BERT("\"clean_text\":false,\"handle_chinese_chars\":true,\"lowercase\":false"),
+          "\t\u4f60a", 3, "\t \u4f60 a" },
+        { BERT("\"lowercase\":true"), "\u00c9A", 3, "ea" }, /* accents go with the case */
+        { BERT("\"lowercase\":true,\"strip_accents\":false"), "\u00c9A", 3, "\u00e9a" },
+        { BERT("\"lowercase\":false,\"strip_accents\":true"), "\u00c9A", 3, "EA" },
+        { "{\"type\":\"Strip\",\"strip_left\":false}", " a ", 3, " a" },
+        { "{\"type\":\"Strip\",\"strip_right\":false}", " a ", 3, "a " },
+        { "{\"type\":\"Strip\"}", " a ", 3, "a" },
+        { "{\"type\":\"Strip\"}", " a ", NORMALIZE_FIRST, "a " },
+        { "{\"type\":\"Strip\"}", " a ", NORMALIZE_LAST, " a" },
+        { "{\"type\":\"Strip\"}", "  ", 3, "" },
+        { "{\"type\":\"Replace\",\"pattern\":{\"String\":\"ab\"},\"content\":\"x\"}", "aabbab", 3,
+          "axbx" },
+        { "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"xy\"}", "aba", 3,
+          "xybxy" },
+        { "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a+\"},\"content\":\"x\"}", "aabab", 3,
+          "xbxb" },
+        { NULL, "  a  b ", 3, "a b" }, /* sentencepiece's blanks */
+        { NULL, "  a  b ", 0, " a b " },
+        { NULL, "a" MARK " " MARK, NORMALIZE_LAST, "a" },
+        { NULL, "a" MARK " b", 3, "a" MARK " b" },
+        { NULL, "\xe2\x96\x80", 3, "\xe2\x96\x80" },
+    };
+    _Static_assert((NORMALIZE_FIRST | NORMALIZE_LAST) == 3, "both ends");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct normalizer n = { 0 };
+        struct normalizer_scratch scratch;
+        struct cJSON *tree = NULL;
+        struct err err = { 0 };
+        const char *out;
+        size_t length;
+        if (rows[i].json) {
+            assert_ok(json_parse(rows[i].json, strlen(rows[i].json), &JSON_FILE_LIMITS, ERR_FORMAT,
+                                 &tree, &err),
+                      &err);
+            const struct json_ref root = json_root(tree);
+            assert_ok(normalizer_open(&n, &root, &err), &err);
+        } else {
+            normalizer_add_spaces(&n);
+        }
+        normalizer_scratch_init(&scratch);
+        assert_ok(normalizer_run(&n, &scratch, rows[i].where, rows[i].text, strlen(rows[i].text),
+                                 &out, &length, &err),
+                  &err);
+        if (length != strlen(rows[i].want) || memcmp(out, rows[i].want, length) != 0)
+            fail_msg("row %zu: \"%.*s\"", i, (int)length, out);
+        normalizer_scratch_clear(&scratch);
+        normalizer_clear(&n);
+        json_free(tree);
+    }
+    /* A map that is no map, named by its place. */
+    static const char MAP[] = "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA\"}";
+    struct normalizer n;
+    struct cJSON *tree;
+    struct err err;
+    assert_ok(json_parse(MAP, sizeof MAP - 1, &JSON_FILE_LIMITS, ERR_FORMAT, &tree, &err), &err);
+    const struct json_ref root = json_root(tree);
+    assert_false(normalizer_open(&n, &root, &err));
+    assert_string_equal(err.text,
+                        "precompiled_charsmap: a map of 3 bytes with a trie of 0, want fewer");
+    json_free(tree);
+}
+
 /* ---- maps of characters -----------------------------------------------------------------------
  */
 
@@ -533,9 +654,14 @@ static void test_maps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_files), cmocka_unit_test(test_long_tokens),
-        cmocka_unit_test(test_gguf),  cmocka_unit_test(test_phi3),
-        cmocka_unit_test(test_vocab), cmocka_unit_test(test_added_twice),
+        cmocka_unit_test(test_family_without_bos),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_long_tokens),
+        cmocka_unit_test(test_gguf),
+        cmocka_unit_test(test_phi3),
+        cmocka_unit_test(test_vocab),
+        cmocka_unit_test(test_added_twice),
+        cmocka_unit_test(test_normalizers),
         cmocka_unit_test(test_maps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

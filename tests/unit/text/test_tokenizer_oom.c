@@ -113,9 +113,10 @@ static void test_larger_ones_fail(void **state)
     assert_ok(json_parse(CONFIG, sizeof CONFIG - 1, &JSON_FILE_LIMITS, ERR_FORMAT, &tree, &err),
               &err);
     const struct json_ref root = json_root(tree);
-    struct buf unigram, bpe;
+    struct buf unigram, bpe, ranks;
     buf_init(&unigram, 1 << 20);
     buf_init(&bpe, 1 << 20);
+    buf_init(&ranks, 1 << 20);
     buf_puts(&unigram,
              "{\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[");
     buf_puts(
@@ -125,6 +126,8 @@ static void test_larger_ones_fail(void **state)
         buf_printf(&unigram, "%s[\"\\u%04x\",-%d]", i ? "," : "", 0x4e00 + i, i + 1);
         buf_printf(&bpe, "%s\"\\u%04x\":%d", i ? "," : "", 0x4e00 + i, i);
     }
+    for (int i = 0; i < 1100; i++) /* four letters: three bytes */
+        buf_printf(&ranks, "%c%c%ca %d\n", 'A' + i / 256, 'A' + i / 16 % 16, 'A' + i % 16, i);
     buf_puts(&unigram, "]}}");
     buf_puts(&bpe, "}}}");
     const struct {
@@ -133,6 +136,7 @@ static void test_larger_ones_fail(void **state)
         const struct json_ref *config;
     } rows[] = {
         { "tiktoken.model", TIKTOKEN, sizeof TIKTOKEN - 1, &root },
+        { "tiktoken.model", buf_text(&ranks), ranks.length, NULL },
         { "tokenizer.json", buf_text(&unigram), unigram.length, NULL },
         { "tokenizer.json", buf_text(&bpe), bpe.length, NULL },
     };
@@ -154,12 +158,52 @@ static void test_larger_ones_fail(void **state)
     config = NULL;
     buf_clear(&unigram);
     buf_clear(&bpe);
+    buf_clear(&ranks);
     json_free(tree);
+}
+
+/* The list of ids is full at each token in turn: its growth fails there, or nothing fails. */
+static void test_each_push_fails(void **state)
+{
+    (void)state;
+    static const char TEXT[] = " ab <u>a\u00e9\u4f60\u4f61 aababab [UNK] abab u b";
+    for (int e = -3; e < N_TOKENIZER_EXAMPLES; e++) {
+        const char *name = e < -1 ? "tokenizer.model" : e < 0 ? "tekken.json" : "tokenizer.json";
+        const char *bytes = e == -3   ? BPE
+                            : e == -2 ? UNIGRAM
+                            : e == -1 ? TEKKEN
+                                      : TOKENIZER_EXAMPLES[e].json;
+        const size_t size = e == -3 ? sizeof BPE - 1 : e == -2 ? sizeof UNIGRAM - 1 : strlen(bytes);
+        struct tokenizer *t;
+        struct err err;
+        assert_ok(tokenizer_open_file(&t, name, bytes, size, NULL, &err), &err);
+        for (int full = 0; full < 64; full++) {
+            struct ids ids = { 0 };
+            for (int i = 0; i < full; i++)
+                assert_true(ids_push(&ids, 0));
+            for (int64_t at = 1; at < 8; at++) {
+                ids.n = (size_t)full;
+                err = (struct err){ 0 };
+                fail_alloc_at(at);
+                const bool ok = tokenizer_encode(t, TEXT, sizeof TEXT - 1, ENCODE_ADD_SPECIAL, NULL,
+                                                 0, &ids, &err);
+                fail_alloc_off();
+                if (!ok && err.code != ERR_MEMORY)
+                    fail_msg("%s, %d ids, allocation %d: code %d, %s", name, full, (int)at,
+                             err.code, err.text);
+                if (ok)
+                    break;
+            }
+            ids_clear(&ids);
+        }
+        tokenizer_close(t);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_each_fails),
-                                        cmocka_unit_test(test_larger_ones_fail) };
+                                        cmocka_unit_test(test_larger_ones_fail),
+                                        cmocka_unit_test(test_each_push_fails) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
