@@ -9,6 +9,7 @@
 #include "host/base/log.h"
 #include "host/base/rng.h"
 #include "server/loop.h"
+#include "server/pieces.h"
 
 enum {
     STREAM_BLOCK = 16 * 1024,
@@ -516,17 +517,16 @@ enum MHD_Result handler_access(void *context, struct MHD_Connection *mhd, const 
 /* One line a request; never its text. A key is told by the beginning of its digest. */
 static void log_request(const struct exchange *x, bool whole)
 {
-    int64_t prompt = 0, cached = 0, tokens = 0;
+    struct reply_usage usage = { 0 };
     uint64_t first_ns = 0;
     char trace[80] = "", key[32] = "", ttft[40] = "";
     for (int32_t i = 0; i < x->n_choices; i++) {
         const struct choice *c = &x->choices[i];
-        prompt += c->seq == 0 ? c->request->n_prompt : 0;
-        cached += c->seq == 0 ? c->request->n_cached : 0;
-        tokens += c->n_tokens;
         if (c->n_tokens > 0 && (first_ns == 0 || c->first_token_ns < first_ns))
             first_ns = c->first_token_ns;
     }
+    if (x->n_choices > 0)
+        usage = exchange_usage(x);
     if (x->trace.trace_id[0] != 0)
         snprintf(trace, sizeof trace, "%s", x->trace.trace_id);
     if (x->server->auth != NULL && x->salt != 0) {
@@ -540,8 +540,9 @@ static void log_request(const struct exchange *x, bool whole)
              "request_id=\"%s\" trace_id=\"%s\" span_id=\"%s\" key_id=\"%s\" path=%s status=%d "
              "outcome=%s prompt_tokens=%lld cached_tokens=%lld tokens=%lld ttft_ms=%s ms=%.1f",
              x->request_id, trace, x->trace.span_id, key, x->route ? x->route->path : "-",
-             (int)x->status, whole ? "done" : "cancelled", (long long)prompt, (long long)cached,
-             (long long)tokens, ttft, (double)(clock_ns() - x->started_ns) * 1e-6);
+             (int)x->status, whole ? "done" : "cancelled", (long long)usage.prompt_tokens,
+             (long long)usage.cached_tokens, (long long)usage.completion_tokens, ttft,
+             (double)(clock_ns() - x->started_ns) * 1e-6);
 }
 
 static void count(struct exchange *x, bool whole)

@@ -235,7 +235,7 @@ static void observe_request(struct exchange *x, const struct request *request)
     metrics_observe(&m->max_generation_tokens, (double)most);
     metrics_observe(&m->prompt_tokens, request->n_prompt);
     metrics_observe(&m->computed_tokens, request->n_prompt - request->n_cached);
-    metrics_observe(&m->params_n, request->n_seqs);
+    metrics_observe(&m->params_n, x->job->generate.n);
     metrics_observe(&m->params_max_tokens, request->max_tokens);
 }
 

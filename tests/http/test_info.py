@@ -1,6 +1,6 @@
 """What the server says of itself, in the shapes of llama-server, vLLM and SGLang; routes that are known and not done."""
 import json
-import threading
+import socket
 import time
 
 import pytest
@@ -103,9 +103,10 @@ def test_busy_slots_and_load(two):
     assert two.get("/load").json == {"server_load": 0}
     body = {"prompt": f"{MARK} " * 20, "max_tokens": 1500, "ignore_eos": True, "temperature": 0.5, "seed": 7, "stream": True,
             "stop": [MARK + "-stop"]}
-    threads = [threading.Thread(target=two.stream, args=("/v1/completions", body)) for _ in range(3)]
-    for t in threads:
-        t.start()
+    raw = json.dumps(body).encode()
+    clients = [socket.create_connection(("127.0.0.1", two.port)) for _ in range(3)]
+    for client in clients:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(raw) + raw)
     until = time.time() + 30 * SLOW
     while time.time() < until:
         slots = two.get("/slots").json
@@ -124,8 +125,9 @@ def test_busy_slots_and_load(two):
     assert two.get("/load").json["server_load"] == 3
     assert two.get("/slots?fail_on_no_slot=0").status == 200
     assert MARK not in two.get("/slots").body.decode() + two.get("/props").body.decode()
-    for t in threads:
-        t.join()
+    for client in clients:
+        client.close()
+    assert two.settled()
     assert two.get("/load").json == {"server_load": 0}
     assert not any(s["is_processing"] for s in two.get("/slots").json)
     assert two.get("/slots?fail_on_no_slot=1").status == 200
