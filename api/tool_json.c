@@ -13,9 +13,10 @@ static bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
 }
+/* Inside of a container. */
 static bool in_object(const struct json_scan *s)
 {
-    return s->depth > 0 && (s->objects >> (s->depth - 1) & 1) != 0;
+    return (s->objects >> (s->depth - 1) & 1) != 0;
 }
 
 static enum json_scan_result ended(struct json_scan *s)
@@ -37,7 +38,7 @@ static enum json_scan_result open_container(struct json_scan *s, bool object)
 
 static enum json_scan_result close_container(struct json_scan *s, char c)
 {
-    if (s->depth == 0 || in_object(s) != (c == '}'))
+    if (c != (in_object(s) ? '}' : ']'))
         return JSON_SCAN_BAD;
     s->depth--;
     return ended(s);
