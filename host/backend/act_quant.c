@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-static const float FP8_MAX = 448, FP4_MAX = 6;
+static const float FP8_MAX = ACT_FP8_MOST, FP4_MAX = 6;
 
 const char *act_scheme_name(enum act_scheme scheme)
 {

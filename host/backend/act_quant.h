@@ -28,7 +28,7 @@
 extern "C" {
 #endif
 
-enum { ACT_FP8_GROUP = 128, ACT_NVFP4_GROUP = 16 };
+enum { ACT_FP8_GROUP = 128, ACT_NVFP4_GROUP = 16, ACT_FP8_MOST = 448 };
 /* "int8 per token", for inspect and messages. */
 const char *act_scheme_name(enum act_scheme scheme);
 static inline bool act_is_int8(enum act_scheme scheme)

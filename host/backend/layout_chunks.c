@@ -3,9 +3,9 @@
  * For what other tools stored: 2, 3, 5 and 6 bits, K-quants, tables, E4M3, mins, scales that fp16
  * does not hold. The block is
  *
- *   +----------------------------------+------------------------+--------+--------+
- *   | CODE_TABLE: luts, table f32[2^b] | E4M3: flag u8[n_tiles] | tile 0 | tile 1 | ...
- *   +----------------------------------+------------------------+--------+--------+
+ *   +----------------------------------------------------+--------+--------+
+ *   | CODE_TABLE: lut (of 16 entries), table f32[2^bits] | tile 0 | tile 1 | ...
+ *   +----------------------------------------------------+--------+--------+
  *   tile:   | factor f32[16] | chunk 0 | chunk 1 | ...
  *   chunk:  | scales [subs][16] | offsets [subs][16] | shared | pad to 64 | unit 0 | ... unit 3 |
  *
@@ -49,11 +49,8 @@
 enum {
     TILE_ROWS = LAYOUT_TILE_ROWS,
     UNIT_QUADS = LAYOUT_UNIT / 4,
-    E4M3_BITS = 8,
-    E4M3_BIAS = 1 << 18, /* more than 448 * 2^9 */
     I8_MOST = 127,
 };
-static_assert(sizeof(struct layout_lut) % 16 == 0, "luts follow each other");
 
 static size_t pad(size_t bytes)
 {
@@ -63,16 +60,12 @@ static int32_t n_groups_of(const struct layout_shape *shape)
 {
     return (shape->n_in - 1) / shape->group + 1;
 }
-static int32_t n_luts_of(const struct layout_shape *shape)
-{
-    return shape->kind == CODE_INT ? 0 : shape->bits == E4M3_BITS ? 2 : 1;
-}
 static size_t table_at(const struct layout_shape *shape)
 {
-    return pad((size_t)n_luts_of(shape) * sizeof(struct layout_lut));
+    return layout_chunks_is_e4m3(shape) ? 0 : pad(sizeof(struct layout_lut));
 }
 
-static bool is_e4m3(const float *table)
+static bool has_e4m3_values(const float *table)
 {
     for (int32_t i = 0; i < 256; i++) {
         const float value = half_e4m3_to_f32((uint8_t)i);
@@ -90,7 +83,8 @@ bool layout_chunks_fits(const struct layout_shape *shape, const float *table)
         return false;
     if (shape->kind == CODE_INT)
         return shape->bits >= 2 && shape->bits <= 8;
-    return shape->bits == 4 || (shape->bits == E4M3_BITS && (table == NULL || is_e4m3(table)));
+    return shape->bits == 4 ||
+           (layout_chunks_is_e4m3(shape) && (table == NULL || has_e4m3_values(table)));
 }
 
 /* Bytes of scales, offsets and shared parts of a chunk of n_subs. */
@@ -137,10 +131,6 @@ void layout_chunks_of(const struct layout_shape *shape, struct layout_chunks *ch
                    (size_t)((units - last) * t.unit_bytes);
     if (shape->kind == CODE_TABLE)
         t.tiles_at = table_at(shape) + pad(sizeof(float) << shape->bits);
-    if (n_luts_of(shape) == 2) {
-        t.flags_at = t.tiles_at;
-        t.tiles_at += pad((size_t)t.n_tiles);
-    }
     *chunks = t;
 }
 
@@ -191,19 +181,6 @@ static void lut_of_16(const float *table, struct layout_lut *lut)
     for (int32_t i = 0; i < 16; i++) {
         const double whole = rint((double)table[i] / (double)lut->step);
         set_code(lut, i, (int64_t)fmin(fmax(whole, -32767), 32767));
-    }
-}
-
-/* E4M3 in steps of 2^-9, exact in three planes, or of 2^-6, two planes. */
-static void lut_of_e4m3(int32_t exponent, struct layout_lut *lut)
-{
-    const bool exact = exponent == -9;
-    *lut = (struct layout_lut){ .step = ldexpf(1, exponent),
-                                .zero = exact ? E4M3_BIAS : 1 << 15,
-                                .planes = exact ? 3 : 2 };
-    for (int32_t i = 0; i < 256; i++) {
-        const float value = half_e4m3_to_f32((uint8_t)i);
-        set_code(lut, i, isnan(value) ? 0 : (int64_t)lrintf(value / lut->step));
     }
 }
 
@@ -499,40 +476,11 @@ static void pack_table(const struct layout_shape *shape, const float *table, uin
 {
     struct layout_lut lut;
     memset(out, 0, table_at(shape));
-    if (shape->bits == E4M3_BITS) {
-        lut_of_e4m3(-6, &lut);
-        memcpy(out, &lut, sizeof lut);
-        lut_of_e4m3(-9, &lut);
-        memcpy(out + sizeof lut, &lut, sizeof lut);
-    } else {
+    if (!layout_chunks_is_e4m3(shape)) {
         lut_of_16(table, &lut);
         memcpy(out, &lut, sizeof lut);
     }
     memcpy(out + table_at(shape), table, sizeof *table << shape->bits);
-}
-
-/* Whether steps of 2^-6 change a row by more than 2^-33 of its power: 1e-10, where results of exact
- * arithmetic are compared to 1e-9. Rows of a normal distribution whose largest is 448 lose 2e-12.
- */
-static bool wants_three_planes(const struct matrix *m, int32_t row)
-{
-    double lost = 0, power = 0;
-    const uint8_t *codes = m->codes + (size_t)row * (size_t)m->n_in;
-    for (int32_t g = 0, i = 0; g < m->n_groups; g++) {
-        const double scale = (double)m->scales[(size_t)row * (size_t)m->n_groups + (size_t)g];
-        double group_lost = 0, group_power = 0;
-        for (int32_t n = 0; n < m->group && i < m->n_in; n++, i++) {
-            const float value = m->table[codes[i]];
-            group_power += (double)(value * value);
-            if (fabsf(value) < 0.125f) {
-                const float rest = value - rintf(value * 64) / 64;
-                group_lost += (double)(rest * rest);
-            }
-        }
-        lost += scale * scale * group_lost;
-        power += scale * scale * group_power;
-    }
-    return lost > 0x1p-33 * power;
 }
 
 void layout_chunks_pack(const struct layout_shape *shape, const struct matrix *m, int32_t m_row,
@@ -549,13 +497,8 @@ void layout_chunks_pack(const struct layout_shape *shape, const struct matrix *m
         uint8_t *tile = (uint8_t *)out + t.tiles_at + (size_t)tile_index * t.tile_bytes;
         uint8_t *chunks = tile + TILE_ROWS * sizeof(float);
         const size_t groups_at = (size_t)m_row * (size_t)m->n_groups;
-        if (lane == 0) {
+        if (lane == 0)
             memset(tile, 0, t.tile_bytes);
-            if (t.flags_at)
-                ((uint8_t *)out)[t.flags_at + (size_t)tile_index] = 0;
-        }
-        if (t.flags_at && wants_three_planes(m, m_row))
-            ((uint8_t *)out)[t.flags_at + (size_t)tile_index] = 1;
         float factor = 1;
         if (shape->scales == LAYOUT_SCALES_F16 &&
             !f16_factor(m->scales + groups_at, m->mins ? m->mins + groups_at : NULL, m->n_groups, m,

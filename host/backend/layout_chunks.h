@@ -13,14 +13,14 @@ extern "C" {
 enum {
     LAYOUT_UNIT = 32,     /* inputs are padded to units, at the end of a row */
     LAYOUT_SUBS_MAX = 8,  /* groups of 16 in a chunk */
-    LAYOUT_PLANES_MAX = 3 /* bytes of what a code stands for */
+    LAYOUT_PLANES_MAX = 2 /* bytes of what a code stands for */
 };
-/* What a code stands for, as unsigned bytes for the int8 dot product:
+/* What a code of up to 4 bits stands for, as unsigned bytes for the int8 dot product:
  *   value = step * (sum over p of plane[p][code] * 256^p - zero) */
 struct layout_lut {
     float step;
     int32_t zero, planes, unused;
-    uint8_t plane[LAYOUT_PLANES_MAX][256];
+    uint8_t plane[LAYOUT_PLANES_MAX][16];
 };
 /* Where things lie. A tile is its factors, then its chunks; a chunk is its parameters, then its
  * codes. */
@@ -33,9 +33,14 @@ struct layout_chunks {
     enum layout_scales scales;
     /* Inside a chunk. shared: I8's fp16 factors, of the scales and then of the mins. */
     size_t offsets_at, shared_at, codes_at, chunk_bytes;
-    size_t flags_at, tiles_at, tile_bytes; /* flags_at: [n_tiles] which lut, E4M3 alone; else 0 */
+    size_t tiles_at, tile_bytes;
 };
 void layout_chunks_of(const struct layout_shape *shape, struct layout_chunks *chunks);
+/* Of CHUNKS_C16: codes that are E4M3, which the kernels multiply as floats. */
+static inline bool layout_chunks_is_e4m3(const struct layout_shape *shape)
+{
+    return shape->kind == CODE_TABLE && shape->bits == 8;
+}
 /* Units of chunk c: 4, or fewer in the last. */
 static inline int32_t layout_chunk_units(const struct layout_shape *shape, int32_t chunk)
 {
@@ -56,9 +61,9 @@ enum layout_scales layout_scales_best(const struct layout_shape *shape, uint32_t
 /* ---- for the kernels --------------------------------------------------------------------------
  */
 
-/* The lut of a tile: [0], or where flags say so [1]. Of CODE_INT: built from the shape. */
+/* Of CODE_INT: built from the shape. E4M3 has none. */
 void layout_chunks_int_lut(const struct layout_shape *shape, struct layout_lut *lut);
-static inline const struct layout_lut *layout_chunks_luts(const void *packed)
+static inline const struct layout_lut *layout_chunks_table_lut(const void *packed)
 {
     return (const struct layout_lut *)packed;
 }

@@ -7,8 +7,7 @@
  *            more than 6 bits. Limit 1.10, and 1.30 for tables, E4M3, groups of 16 and 32.
  *   prefill  128 rows, 256 outputs: time over the base's time. Limit 2.
  *
- * 3p: E4M3 of tiles that need three planes (outliers). x3: activations by a scheme of floats, three
- * int8 rows each.
+ * act: activations by the checkpoint's scheme: FP8 with E4M3, NVFP4 with its own.
  *
  * Weights are copies of one matrix of 2048 x 2048, N MB of each kind (256 by default), so that one
  * row comes from memory. Exits 1 when a limit is missed. */
@@ -54,7 +53,7 @@ static void die(const char *why)
 }
 
 static void fill(struct many *many, const struct layout_shape *shape, const struct matrix *m,
-                 size_t block_bytes, bool three_planes)
+                 size_t block_bytes)
 {
     *many = (struct many){ .bytes = layout_bytes(shape), .block_bytes = block_bytes };
     many->n = (int32_t)(block_bytes / many->bytes);
@@ -64,11 +63,6 @@ static void fill(struct many *many, const struct layout_shape *shape, const stru
         die("out of memory");
     (void)madvise(many->block, block_bytes, MADV_HUGEPAGE);
     layout_pack(shape, m, 0, shape->n_out, many->block);
-    if (three_planes) {
-        struct layout_chunks at;
-        layout_chunks_of(shape, &at);
-        memset(many->block + at.flags_at, 1, (size_t)at.n_tiles);
-    }
     for (int32_t i = 1; i < many->n; i++)
         memcpy(many->block + (size_t)i * many->bytes, many->block, many->bytes);
     many->w = (struct weight){ .name = "", .n_out = shape->n_out, .n_in = N_IN, .n_parts = 1 };
@@ -112,7 +106,7 @@ static void time_both(struct bench *b, struct many *base, struct many *many, int
 /* Matrices of a form: [0] large, for few rows, [1] small, so that 128 rows take no longer than a
  * time slice. */
 static void fill_both(struct many many[2], const struct form *form, enum layout layout,
-                      size_t block_bytes, bool three_planes)
+                      size_t block_bytes)
 {
     for (int i = 0; i < 2; i++) {
         struct err err;
@@ -122,7 +116,7 @@ static void fill_both(struct many many[2], const struct form *form, enum layout 
             die(err.text);
         struct layout_shape shape = form_shape(form, n_out, N_IN);
         shape.layout = layout;
-        fill(&many[i], &shape, &m, i ? (size_t)16 << 20 : block_bytes, three_planes);
+        fill(&many[i], &shape, &m, i ? (size_t)16 << 20 : block_bytes);
         matrix_clear(&m);
     }
 }
@@ -132,13 +126,14 @@ static void unmap_both(struct many many[2])
         munmap(many[i].block, many[i].block_bytes);
 }
 
-static bool run_form(struct bench *b, const struct form *form, struct many base[2],
-                     bool three_planes, bool scheme)
+static bool run_form(struct bench *b, const struct form *form, struct many base[2], bool scheme)
 {
     struct many many[2];
-    fill_both(many, form, LAYOUT_CHUNKS_C16, b->block_bytes, three_planes);
+    fill_both(many, form, LAYOUT_CHUNKS_C16, b->block_bytes);
     if (scheme)
-        many[0].w.parts[0].act = many[1].w.parts[0].act = (struct act_quant){ ACT_FP8_TOKEN, 0 };
+        many[0].w.parts[0].act = many[1].w.parts[0].act =
+            form->table == FORM_E2M1 ? (struct act_quant){ ACT_NVFP4, 2000 }
+                                     : (struct act_quant){ ACT_FP8_TOKEN, 0 };
     double both[N_ROW_COUNTS][2];
     for (int32_t k = 0; k < N_ROW_COUNTS; k++) {
         const int large = row_counts[k] > 100;
@@ -152,12 +147,9 @@ static bool run_form(struct bench *b, const struct form *form, struct many base[
     const bool met = decode <= limit && prefill <= 2;
     printf("%-17s%s %6.2f %6.2f  %7.1f us %5.1f GB/s  %5.2f (%.2f) %8.0f us %5.2f  %8.0f us %5.2f "
            "(2)  %s\n",
-           form->name,
-           scheme         ? " x3"
-           : three_planes ? " 3p"
-                          : "   ",
-           form->file_bits, (double)many[0].bytes * 8 / N_OUT / N_IN, both[0][1] * 1e6, rate * 1e-9,
-           decode, limit, both[1][1] * 1e6, both[1][1] / both[1][0], both[2][1] * 1e6, prefill,
+           form->name, scheme ? " act" : "    ", form->file_bits,
+           (double)many[0].bytes * 8 / N_OUT / N_IN, both[0][1] * 1e6, rate * 1e-9, decode, limit,
+           both[1][1] * 1e6, both[1][1] / both[1][0], both[2][1] * 1e6, prefill,
            met ? "met" : "MISSED");
     fflush(stdout);
     return met;
@@ -201,12 +193,12 @@ int main(int argc, char **argv)
         "", 8, 128, FORM_CODES, FORM_SYMMETRIC, LAYOUT_SCALES_F16, 0
     };
     struct many base[2][2];
-    fill_both(base[0], &int4, LAYOUT_W4_C16, b.block_bytes, false);
-    fill_both(base[1], &int8, LAYOUT_W8_C16, b.block_bytes, false);
+    fill_both(base[0], &int4, LAYOUT_W4_C16, b.block_bytes);
+    fill_both(base[1], &int8, LAYOUT_W8_C16, b.block_bytes);
     printf("%s, %d threads, %zu MB of each kind; 2048 x 2048\n", cpu_isa_name(cpu_isa_resolve(isa)),
            pool_threads(b.pool), b.block_bytes >> 20);
     printf(
-        "                       bits a weight  one row: time, file rate,   8 rows: time,   128 "
+        "                        bits a weight  one row: time, file rate,   8 rows: time,   128 "
         "rows: time,\nform                   file packed  time a byte over base (limit)     over "
         "base         over base (limit)\n");
     for (int32_t f = 0; f < N_FORMS; f++) {
@@ -214,12 +206,10 @@ int main(int argc, char **argv)
             continue;
         struct many *than = base[forms[f].file_bits > 6];
         const bool e4m3 = forms[f].table == FORM_E4M3, e2m1 = forms[f].table == FORM_E2M1;
-        missed += !run_form(&b, &forms[f], than, false, false);
-        tried += 1 + e4m3 + (e4m3 || e2m1);
-        if (e4m3)
-            missed += !run_form(&b, &forms[f], than, true, false);
+        missed += !run_form(&b, &forms[f], than, false);
+        tried += 1 + (e4m3 || e2m1);
         if (e4m3 || e2m1)
-            missed += !run_form(&b, &forms[f], than, false, true);
+            missed += !run_form(&b, &forms[f], than, true);
     }
     printf("%d of %d forms meet their limits\n", tried - missed, tried);
     unmap_both(base[0]);

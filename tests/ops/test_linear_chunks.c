@@ -15,18 +15,20 @@ static double uniform(uint64_t seed, uint64_t at)
 struct way {
     const char *name;
     enum cpu_isa isa;
-    bool amx;
+    bool amx, bf16;
 };
 static const struct way ways[] = {
-    { "portable", CPU_ISA_PORTABLE, false },
-    { "avx2", CPU_ISA_AVX2, false },
-    { "avx512-vnni", CPU_ISA_AVX512, false },
-    { "avx512-vnni + amx", CPU_ISA_AVX512, true },
+    { "portable", CPU_ISA_PORTABLE, false, false },
+    { "avx2", CPU_ISA_AVX2, false, false },
+    { "avx512-vnni", CPU_ISA_AVX512, false, false },
+    { "avx512-vnni + bf16", CPU_ISA_AVX512, false, true },
+    { "avx512-vnni + amx", CPU_ISA_AVX512, true, false },
 };
 enum { N_WAYS = sizeof ways / sizeof *ways };
 static bool way_available(const struct way *way)
 {
-    return cpu_isa_available(way->isa) && (!way->amx || cpu_amx_available());
+    return cpu_isa_available(way->isa) && (!way->amx || cpu_amx_available()) &&
+           (!way->bf16 || cpu_bf16_available());
 }
 static struct pool *pools[2]; /* 1 and 2 threads */
 
@@ -45,7 +47,7 @@ static void make_part(struct memory *m, const struct form *form, int32_t p, uint
     struct matrix matrix;
     struct weight_part *part = &m->w.parts[p];
     assert_ok(form_matrix(form, outs[p], m->w.n_in, seed, &matrix, &err), &err);
-    if (form->table == FORM_E4M3 && outs[p] > 40) /* a row of small codes: three planes */
+    if (form->table == FORM_E4M3 && outs[p] > 40) /* a row of small codes, many subnormal */
         for (int32_t i = 0; i < m->w.n_in; i++)
             matrix.codes[40 * m->w.n_in + i] = (uint8_t)(i % 17 | (i % 2) << 7);
     part->shape = form_shape(form, outs[p], m->w.n_in);
@@ -104,6 +106,7 @@ static float *product(const struct way *way, int32_t n_threads, const struct wei
     memset(y, 0x5a, bytes);
     assert_ok(linear_scratch_open(&s, way->isa, n_threads, ROWS_MAX, N_IN_MAX, &err), &err);
     assert_int_equal(linear_scratch_set_amx(s, way->amx), way->amx);
+    assert_int_equal(linear_scratch_set_bf16(s, way->bf16), way->bf16);
     linear_product(pools[n_threads - 1], s, w,
                    (struct view){ x, DTYPE_F32, n_rows, w->n_in, w->n_in + X_PAD },
                    (struct view){ y, DTYPE_F32, n_rows, w->n_out, stride });
@@ -118,9 +121,15 @@ static float *product(const struct way *way, int32_t n_threads, const struct wei
     return y;
 }
 
-/* x as the arithmetic sees it: int8 in each 128. Written from linear.h alone. */
-static void round_input(int32_t n_in, double *x)
+/* x as the arithmetic sees it: int8 in each 128, with E4M3 bf16. Written from linear.h alone. */
+static void round_input(const struct layout_shape *shape, double *x)
 {
+    const int32_t n_in = shape->n_in;
+    if (shape->kind == CODE_TABLE && shape->bits == 8) {
+        for (int32_t i = 0; i < n_in; i++)
+            x[i] = (double)half_bf16_to_f32(half_f32_to_bf16((float)x[i]));
+        return;
+    }
     for (int32_t from = 0; from < n_in; from += 128) {
         const int32_t to = from + 128 < n_in ? from + 128 : n_in;
         float most = 0;
@@ -141,7 +150,7 @@ static void reference(const struct weight *w, const float *x, double *y)
         for (int32_t i = 0; i < w->n_in; i++)
             in[i] = (double)quantized[part->order ? part->order[i] : i];
         if (part->act.scheme == ACT_EXACT)
-            round_input(w->n_in, in);
+            round_input(&part->shape, in);
         for (int32_t o = 0; o < part->shape.n_out; o++) {
             linear_weight_row(part, o, row);
             double sum = 0;
@@ -152,12 +161,12 @@ static void reference(const struct weight *w, const float *x, double *y)
     }
 }
 
-/* Schemes of floats: three int8 are as fine as fp32. */
+/* Schemes of floats: their own codes, or three int8, as fine as fp32. */
 #define FLOAT_SCHEME_BOUND 4e-13
-/* fp32 rounding of sums; 16 bits of NF4's table; E4M3 in steps of 2^-6. */
+/* fp32 rounding of sums; 16 bits of NF4's table. */
 static double bound_of(const struct form *form)
 {
-    return form->table == FORM_NF4 ? 1e-9 : form->table == FORM_E4M3 ? 2e-10 : 2e-13;
+    return form->table == FORM_NF4 ? 1e-9 : 2e-13;
 }
 static void check_near(const struct memory *m, const float *x, const float *y, int32_t n_rows,
                        double bound, const char *how)
@@ -253,6 +262,46 @@ static void test_parts(void **state)
     }
 }
 
+/* FP8 and NVFP4: the schemes' own codes with E4M3 and groups of 16, or three rows where an order
+ * breaks their blocks; one row and many. */
+static void test_schemes(void **state)
+{
+    (void)state;
+    static const struct act_quant acts[] = {
+        { ACT_FP8_TOKEN, 0 }, { ACT_FP8_TENSOR, 0.002f }, { ACT_FP8_BLOCK, 0 }, { ACT_NVFP4, 90 }
+    };
+    for (int32_t f = 0; f < N_FORMS; f++) {
+        if (forms[f].table != FORM_E4M3 && forms[f].table != FORM_E2M1)
+            continue;
+        for (int32_t a = 0; a < 8; a++) {
+            struct memory m;
+            make(&m, &forms[f], a % 3 ? 400 : 512, 500 + (uint64_t)f);
+            m.w.parts[0].act = acts[a % 4];
+            m.w.parts[0].order = a < 4 ? NULL : m.order;
+            float *x = random_x(m.w.n_in);
+            float *want = product(&ways[0], 1, &m.w, x, ROWS_MAX);
+            const int32_t stride = m.w.n_out + Y_PAD;
+            check_near(&m, x, want, 17, FLOAT_SCHEME_BOUND, act_scheme_name(acts[a % 4].scheme));
+            for (int v = 1; v < N_WAYS; v++) {
+                for (size_t k = 0; k < sizeof row_counts / sizeof *row_counts; k += 2) {
+                    if (!way_available(&ways[v]))
+                        continue;
+                    const int32_t n = row_counts[k], from = ROWS_MAX - n;
+                    float *y = product(&ways[v], 1 + (int32_t)(k / 2) % 2, &m.w,
+                                       x + from * (m.w.n_in + X_PAD), n);
+                    if (memcmp(y, want + from * stride, (size_t)(n * stride) * sizeof *y))
+                        fail_msg("%s, %s, %s: %d rows differ from portable", forms[f].name,
+                                 act_scheme_name(acts[a % 4].scheme), ways[v].name, n);
+                    free(y);
+                }
+            }
+            free(want);
+            free(x);
+            clear(&m);
+        }
+    }
+}
+
 /* A broken activation is seen in its own row, and in no other. */
 static void test_not_finite(void **state)
 {
@@ -321,9 +370,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_forms),       cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_schemes),     cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_guard_pages),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -13,3 +13,5 @@ enum cpu_isa cpu_isa_resolve(enum cpu_isa isa);
 const char *cpu_isa_name(enum cpu_isa isa);
 /* AMX int8 tiles on top of CPU_ISA_AVX512: asks the kernel for the tile state once a process. */
 bool cpu_amx_available(void);
+/* AVX512_BF16 and VBMI on top of CPU_ISA_AVX512. */
+bool cpu_bf16_available(void);

@@ -11,12 +11,14 @@
  * over the chunks in ascending order.
  *
  * LAYOUT_CHUNKS_C16: the same int8 per (row, 128 inputs), whatever the groups; sums of groups in
- * int32, of a chunk and of the chunks in fp32 (linear_kernels.h has the formula).
+ * int32, of a chunk and of the chunks in fp32 (linear_kernels.h has the formula). E4M3 codes are
+ * multiplied with activations in bf16 (8 bits of each, not of the largest in 128), summed in fp32.
  *
  * A part whose scheme quantizes activations (act_quant.h) has x quantized so first. Where the
- * scheme is int8, the tile layouts share one scale a row in place of the chunks' own. What other
- * schemes made (FP8, NVFP4, LLM.int8) CHUNKS_C16 takes as LINEAR_SPLIT rows of int8, each of what
- * the one before left.
+ * scheme is int8, the tile layouts share one scale a row in place of the chunks' own. CHUNKS_C16
+ * takes the scheme's own codes where products of codes are exact: FP8 with E4M3 (four bits by four,
+ * as bf16), NVFP4 with groups of 16 (int8). What other schemes made it takes as LINEAR_SPLIT rows
+ * of int8 (or bf16), each of what the one before left.
  *
  * The bits of y[r][o] depend on x[r] and W[o] alone: not on the number of rows, of threads, or on
  * the instruction set. A NaN or infinity in a chunk of x makes the whole of y[r] NaN.
@@ -65,3 +67,5 @@ void linear_weight_row(const struct weight_part *part, int32_t row, float *out);
 /* Tile unit (AMX) on or off; on from the start where the machine has it. For tests and benches: the
  * bits are the same either way. Returns what is now set. */
 bool linear_scratch_set_amx(struct linear_scratch *scratch, bool on);
+/* Likewise vdpbf16ps for E4M3 codes. */
+bool linear_scratch_set_bf16(struct linear_scratch *scratch, bool on);

@@ -197,4 +197,5 @@ static void rows(const struct linear_rows *job)
     linear_avx512.rows(job);
 }
 
-const struct linear_kernels linear_amx = { quantize_row, tiles, linear_chunks_avx512, rows };
+const struct linear_kernels linear_amx = { quantize_row, tiles, linear_chunks_avx512,
+                                           linear_e4m3_avx512, rows };

@@ -419,4 +419,5 @@ static void rows(const struct linear_rows *job)
     }
 }
 
-const struct linear_kernels linear_avx2 = { quantize_row, tiles, linear_chunks_avx2, rows };
+const struct linear_kernels linear_avx2 = { quantize_row, tiles, linear_chunks_avx2,
+                                            linear_e4m3_avx2, rows };

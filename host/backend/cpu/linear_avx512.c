@@ -508,4 +508,5 @@ static void rows(const struct linear_rows *job)
     }
 }
 
-const struct linear_kernels linear_avx512 = { quantize_row, tiles, linear_chunks_avx512, rows };
+const struct linear_kernels linear_avx512 = { quantize_row, tiles, linear_chunks_avx512,
+                                              linear_e4m3_avx512, rows };

@@ -10,9 +10,8 @@
 #include <string.h>
 #include "host/backend/cpu/linear_kernels.h"
 
-#define INLINE     static inline __attribute__((always_inline))
-#define UNROLL     _Pragma("GCC unroll 8")
-#define UNROLL_ALL _Pragma("GCC unroll 16")
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 8")
 
 enum {
     BLOCK_X = 4,
@@ -87,14 +86,6 @@ UNPACK(4)
 UNPACK(5)
 UNPACK(6)
 
-/* Of each pair the one that the bytes' highest bits say. */
-INLINE void choose(__m256i found[16], int n, __m256i bit)
-{
-    UNROLL_ALL
-    for (int t = 0; t < n; t++)
-        found[t] = _mm256_blendv_epi8(found[2 * t], found[2 * t + 1], bit);
-}
-
 static void unpack_table16(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
                            uint8_t *out)
 {
@@ -108,41 +99,12 @@ static void unpack_table16(const uint8_t *codes, int32_t units, const struct lay
         }
     }
 }
-/* 16 tables of 16 by the low nibbles, of which bits 4 to 7 choose one. */
-static void unpack_table256(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
-                            uint8_t *out)
-{
-    for (int32_t i = 0; i < units * UNIT_LINES * LINE; i += HALF_LINE) {
-        const __m256i code = load_half(codes + i);
-        const __m256i low = _mm256_and_si256(code, _mm256_set1_epi8(15));
-        const __m256i bit[4] = { _mm256_slli_epi16(code, 3), _mm256_slli_epi16(code, 2),
-                                 _mm256_slli_epi16(code, 1), code };
-        for (int32_t p = 0; p < lut->planes; p++) {
-            __m256i found[16];
-            UNROLL_ALL
-            for (int t = 0; t < 16; t++) {
-                const __m128i *table = (const __m128i *)(const void *)(lut->plane[p] + 16 * t);
-                found[t] =
-                    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(table)), low);
-            }
-            choose(found, 8, bit[0]);
-            choose(found, 4, bit[1]);
-            choose(found, 2, bit[2]);
-            choose(found, 1, bit[3]);
-            _mm256_store_si256((__m256i *)(void *)(out + p * PLANE_BYTES + i), found[0]);
-        }
-    }
-}
-
 /* The chunk's bytes: in scratch, or in place at 8 bits. */
-static const uint8_t *unpack(const struct linear_chunks *job, const struct layout_lut *lut,
-                             const uint8_t *codes, int32_t units)
+static const uint8_t *unpack(const struct linear_chunks *job, const uint8_t *codes, int32_t units)
 {
     uint8_t *out = job->scratch;
-    if (job->table && job->at.code_bits == 4)
-        unpack_table16(codes, units, lut, out);
-    else if (job->table)
-        unpack_table256(codes, units, lut, out);
+    if (job->table)
+        unpack_table16(codes, units, &job->lut, out);
     else if (job->at.code_bits == 2)
         unpack_2(codes, units, out);
     else if (job->at.code_bits == 3)
@@ -242,11 +204,11 @@ INLINE void dot_quads(const uint8_t *bytes, int32_t quads, const int8_t *q, int6
 /* One chunk of half a tile: lane 0 or 8. */
 struct half_chunk {
     const struct linear_chunks *job;
-    const struct layout_lut *lut;
     const uint8_t *chunk, *bytes;
     const int8_t *q;
     const float *scale;
     const int32_t *sum; /* of sub s and row r at [s * n_rows + r] */
+    const float *fine;  /* sub_scale, likewise; or NULL */
     int32_t n_rows, quads, lane;
 };
 
@@ -257,10 +219,10 @@ INLINE void whole_floats(const struct half_chunk *k, int32_t row, int32_t from, 
     const int64_t q_stride = 4 * (int64_t)k->quads;
     const int8_t *q = k->q + row * q_stride + 4 * from;
     const uint8_t *bytes = k->bytes + from * LINE + k->lane * 4;
-    const int32_t zero = k->lut->planes == 3 ? 0 : k->lut->zero;
+    const int32_t zero = k->job->lut.zero;
     __m256i low[BLOCK_X], more[BLOCK_X];
     dot_quads(bytes, quads, q, q_stride, wide, R, low);
-    if (k->lut->planes > 1) {
+    if (k->job->lut.planes > 1) {
         dot_quads(bytes + PLANE_BYTES, quads, q, q_stride, wide, R, more);
         UNROLL
         for (int r = 0; r < R; r++)
@@ -269,15 +231,6 @@ INLINE void whole_floats(const struct half_chunk *k, int32_t row, int32_t from, 
     UNROLL
     for (int r = 0; r < R; r++)
         f[r] = _mm256_cvtepi32_ps(_mm256_sub_epi32(low[r], _mm256_set1_epi32(zero * sum[r])));
-    if (k->lut->planes < 3)
-        return;
-    dot_quads(bytes + 2 * PLANE_BYTES, quads, q, q_stride, wide, R, more);
-    UNROLL
-    for (int r = 0; r < R; r++) {
-        const __m256i less = _mm256_set1_epi32((k->lut->zero >> 16) * sum[r]);
-        f[r] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(more[r], less)),
-                               _mm256_set1_ps(65536), f[r]);
-    }
 }
 
 /* sums[r] += chunk; sums of 8 outputs, 16 floats apart. */
@@ -303,6 +256,8 @@ INLINE void half_dots(const struct half_chunk *k, int32_t row, float *sums, bool
             const __m256 all = _mm256_set1_ps((float)sum[r]);
             if (t->zeros)
                 f[r] = _mm256_fnmadd_ps(offset, all, f[r]);
+            if (k->fine)
+                f[r] = _mm256_mul_ps(f[r], _mm256_set1_ps(k->fine[s * k->n_rows + row + r]));
             inner[r] = _mm256_fmadd_ps(f[r], scale, inner[r]);
             if (t->mins)
                 inner[r] = _mm256_fnmadd_ps(offset, all, inner[r]);
@@ -328,8 +283,8 @@ HALF_DOTS(2)
 HALF_DOTS(3)
 HALF_DOTS(4)
 
-static void store_half(const struct linear_chunks *job, const struct layout_lut *lut, int32_t t,
-                       int32_t lane, int32_t r, const float *sums)
+static void store_half(const struct linear_chunks *job, int32_t t, int32_t lane, int32_t r,
+                       const float *sums)
 {
     const int32_t first = t * LINEAR_TILE_ROWS + lane, n = job->n_out - first;
     if (n <= 0)
@@ -337,7 +292,7 @@ static void store_half(const struct linear_chunks *job, const struct layout_lut 
     const __m256i mask = lanes(n);
     const float *factors = (const float *)(const void *)linear_chunks_tile(job, t);
     __m256 y = _mm256_mul_ps(_mm256_load_ps(sums + lane), _mm256_load_ps(factors + lane));
-    y = _mm256_mul_ps(y, _mm256_set1_ps(lut->step));
+    y = _mm256_mul_ps(y, _mm256_set1_ps(job->lut.step));
     float *to = linear_chunks_y(job, r) + first;
     if (linear_chunks_adds(job, r))
         y = _mm256_add_ps(_mm256_maskload_ps(to, mask), y);
@@ -352,24 +307,25 @@ static void tile_block(const struct linear_chunks *job, int32_t t, int32_t block
                                           bool) = { half_dots_1, half_dots_2, half_dots_3,
                                                     half_dots_4 };
     const struct linear_quantized *x = &job->x;
-    const struct layout_lut *lut = linear_chunks_lut(job, t);
     const uint8_t *chunk = linear_chunks_tile(job, t) + LINEAR_TILE_ROWS * sizeof(float);
     const int32_t n = linear_block_rows(x, block);
     const bool wide = job->table || job->at.code_bits > 4;
     float *sums = (float *)(void *)((uint8_t *)job->scratch + LAYOUT_PLANES_MAX * PLANE_BYTES);
     struct half_chunk k = { .job = job,
-                            .lut = lut,
                             .q = linear_block_q(x, block),
                             .scale = x->scale + linear_block_at(x, block),
                             .sum = x->sub_sum + linear_block_at(x, block) * x->n_subs,
+                            .fine = x->sub_scale,
                             .n_rows = n };
+    if (k.fine)
+        k.fine += linear_block_at(x, block) * x->n_subs;
     memset(sums, 0, (size_t)(n * LINEAR_TILE_ROWS) * sizeof *sums);
     for (int32_t c = 0; c < x->n_chunks; c++, chunk += job->at.chunk_bytes) {
         k.quads = 2 * x->octs[c];
         k.chunk = chunk;
         for (size_t b = 0; b < job->at.chunk_bytes; b += LINE)
             _mm_prefetch((const char *)(chunk + b + AHEAD_BYTES), _MM_HINT_T0);
-        k.bytes = unpack(job, lut, chunk + job->at.codes_at, k.quads / UNIT_LINES);
+        k.bytes = unpack(job, chunk + job->at.codes_at, k.quads / UNIT_LINES);
         for (k.lane = 0; k.lane < LINEAR_TILE_ROWS; k.lane += HALF) {
             int32_t row = 0;
             for (int32_t passes = (n + BLOCK_X - 1) / BLOCK_X; passes; passes--) {
@@ -381,11 +337,11 @@ static void tile_block(const struct linear_chunks *job, int32_t t, int32_t block
         k.q += n * 4 * k.quads;
         k.scale += n;
         k.sum += n * x->n_subs;
+        k.fine = k.fine ? k.fine + n * x->n_subs : NULL;
     }
     for (int32_t r = 0; r < n; r++)
         for (int32_t lane = 0; lane < LINEAR_TILE_ROWS; lane += HALF)
-            store_half(job, lut, t, lane, block * LINEAR_BLOCK_ROWS + r,
-                       sums + r * LINEAR_TILE_ROWS);
+            store_half(job, t, lane, block * LINEAR_BLOCK_ROWS + r, sums + r * LINEAR_TILE_ROWS);
 }
 
 void linear_chunks_avx2(const struct linear_chunks *job)

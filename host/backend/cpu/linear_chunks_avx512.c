@@ -13,6 +13,7 @@
 
 enum {
     STREAM_ROWS = 8, /* from 9 on unpacking once wins (bench_formats, Zen 4) */
+    MULTI_TILES = 2, /* of chunks of several subs: 12 sums of the sub, 12 of the chunk */
     BLOCK_X = 6,     /* 4 x 6 sums, 4 weights and a broadcast: 29 of 32 registers */
     TILE_PARAMS = LAYOUT_SUBS_MAX * 2 * LINEAR_TILE_ROWS, /* floats */
 };
@@ -77,7 +78,7 @@ static unpack_fn *unpack_of(const struct linear_chunks *job)
     };
     if (!job->table)
         return by_bits[job->at.code_bits];
-    return job->at.code_bits == 4 ? unpack_table16 : linear_chunks_vbmi_unpack;
+    return unpack_table16;
 }
 
 /* ---- parameters -------------------------------------------------------------------------------
@@ -107,16 +108,22 @@ struct chunk_bytes {
     const int8_t *q;     /* row r at q + r * 4 * quads */
     const float *scale;  /* of the rows */
     const int32_t *sum;  /* of sub s and row r at [s * n_rows + r] */
+    const float *fine;   /* sub_scale, likewise; or NULL */
     int32_t n_rows, quads, sub_quads;
     int32_t zero; /* layout_lut */
     bool zeros, mins;
 };
 
-/* inner[r][t] after one sub. */
-INLINE void sub_floats(const struct chunk_bytes *k, int32_t sub, const int32_t *sum,
-                       __m512i dot[LAYOUT_PLANES_MAX][BLOCK_X][LINEAR_BLOCK_TILES], float *inner,
-                       bool zeros, bool mins, int P, int T, int R)
+/* After one sub: inner[r][t]; or sums, [R][T][16], where one sub is the chunk. */
+struct sub_ends {
+    __m512 inner[BLOCK_X][LINEAR_BLOCK_TILES];
+    float *sums;
+};
+INLINE void sub_floats(const struct chunk_bytes *k, int32_t sub, int32_t row, const float *fine,
+                       __m512i dot[LAYOUT_PLANES_MAX][BLOCK_X][LINEAR_BLOCK_TILES],
+                       struct sub_ends *ends, bool one, bool zeros, bool mins, int P, int T, int R)
 {
+    const int32_t *sum = k->sum + sub * k->n_rows + row;
     UNROLL
     for (int t = 0; t < T; t++) {
         const float *params = k->params + t * TILE_PARAMS + sub * 2 * LINEAR_TILE_ROWS;
@@ -124,45 +131,68 @@ INLINE void sub_floats(const struct chunk_bytes *k, int32_t sub, const int32_t *
         const __m512 offset = _mm512_load_ps(params + LINEAR_TILE_ROWS);
         UNROLL
         for (int r = 0; r < R; r++) {
-            float *to = inner + (r * T + t) * LINEAR_TILE_ROWS;
             __m512i whole = dot[0][r][t];
             if (P > 1)
                 whole = _mm512_add_epi32(whole, _mm512_slli_epi32(dot[1][r][t], 8));
             __m512 f = _mm512_cvtepi32_ps(whole);
-            if (P > 2)
-                f = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[2][r][t]), _mm512_set1_ps(65536), f);
             if (zeros)
                 f = _mm512_fmadd_ps(offset, _mm512_cvtepi32_ps(_mm512_set1_epi32(sum[r])), f);
-            __m512 in = _mm512_fmadd_ps(f, scale, _mm512_load_ps(to));
+            if (fine)
+                f = _mm512_mul_ps(f, _mm512_set1_ps(fine[r]));
+            __m512 in = _mm512_fmadd_ps(f, scale, one ? _mm512_setzero_ps() : ends->inner[r][t]);
             if (mins)
                 in = _mm512_fmadd_ps(offset, _mm512_cvtepi32_ps(_mm512_set1_epi32(sum[r])), in);
-            _mm512_store_ps(to, in);
+            if (!one) {
+                ends->inner[r][t] = in;
+                continue;
+            }
+            float *to = ends->sums + (r * T + t) * LINEAR_TILE_ROWS;
+            _mm512_store_ps(
+                to, _mm512_fmadd_ps(in, _mm512_set1_ps(k->scale[row + r]), _mm512_load_ps(to)));
             __asm__ volatile("" ::: "memory"); /* gcc 12 would load all sums first, and spill */
         }
     }
 }
+INLINE void sub_forms(const struct chunk_bytes *k, int32_t sub, int32_t row,
+                      __m512i dot[LAYOUT_PLANES_MAX][BLOCK_X][LINEAR_BLOCK_TILES],
+                      struct sub_ends *ends, bool one, int P, int T, int R)
+{
+    if (k->zeros)
+        sub_floats(k, sub, row, NULL, dot, ends, one, true, false, P, T, R);
+    else if (k->mins)
+        sub_floats(k, sub, row, NULL, dot, ends, one, false, true, P, T, R);
+    else if (k->fine)
+        sub_floats(k, sub, row, k->fine + sub * k->n_rows + row, dot, ends, one, false, false, P, T,
+                   R);
+    else
+        sub_floats(k, sub, row, NULL, dot, ends, one, false, false, P, T, R);
+}
 
-/* sums[r][t] += chunk of T tiles times R rows; sums: [R][T][16]. */
-INLINE void chunk_dots(const struct chunk_bytes *k, int32_t row, float *sums, int P, int T, int R)
+/* sums[r][t] += chunk of T tiles times R rows. one: the chunk is one sub. */
+INLINE void chunk_dots(const struct chunk_bytes *k, int32_t row, float *sums, bool one, int P,
+                       int T, int R)
 {
     const int64_t q_stride = 4 * (int64_t)k->quads;
     const int8_t *q = k->q + row * q_stride;
-    float inner[BLOCK_X * LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS] __attribute__((aligned(64)));
+    struct sub_ends ends = { .sums = sums };
     UNROLL
-    for (int i = 0; i < R * T; i++)
-        _mm512_store_ps(inner + i * LINEAR_TILE_ROWS, _mm512_setzero_ps());
+    for (int r = 0; r < R; r++) {
+        UNROLL
+        for (int t = 0; t < T; t++)
+            ends.inner[r][t] = _mm512_setzero_ps();
+    }
     for (int32_t from = 0, sub = 0; from < k->quads; from += k->sub_quads, sub++) {
         const int32_t *sum = k->sum + sub * k->n_rows + row;
         const int32_t to = k->quads - from < k->sub_quads ? k->quads : from + k->sub_quads;
         __m512i dot[LAYOUT_PLANES_MAX][BLOCK_X][LINEAR_BLOCK_TILES];
         UNROLL
         for (int r = 0; r < R; r++) {
-            const __m512i start = _mm512_set1_epi32(-(P == 3 ? k->zero >> 16 : k->zero) * sum[r]);
+            const __m512i start = _mm512_set1_epi32(-k->zero * sum[r]);
             UNROLL
             for (int t = 0; t < T; t++) {
                 UNROLL
                 for (int p = 0; p < P; p++)
-                    dot[p][r][t] = p == (P == 3 ? 2 : 0) ? start : _mm512_setzero_si512();
+                    dot[p][r][t] = p == 0 ? start : _mm512_setzero_si512();
             }
         }
         for (int32_t i = from; i < to; i++) {
@@ -196,21 +226,17 @@ INLINE void chunk_dots(const struct chunk_bytes *k, int32_t row, float *sums, in
                     __asm__("" : "+v"(dot[p][r][t]));
             }
         }
-        if (k->zeros)
-            sub_floats(k, sub, sum, dot, inner, true, false, P, T, R);
-        else if (k->mins)
-            sub_floats(k, sub, sum, dot, inner, false, true, P, T, R);
-        else
-            sub_floats(k, sub, sum, dot, inner, false, false, P, T, R);
+        sub_forms(k, sub, row, dot, &ends, one, P, T, R);
+        if (one)
+            return;
     }
     UNROLL
     for (int r = 0; r < R; r++) {
         const __m512 scale = _mm512_set1_ps(k->scale[row + r]);
         UNROLL
         for (int t = 0; t < T; t++) {
-            const int at = (r * T + t) * LINEAR_TILE_ROWS;
-            _mm512_store_ps(sums + at, _mm512_fmadd_ps(_mm512_load_ps(inner + at), scale,
-                                                       _mm512_load_ps(sums + at)));
+            float *to = sums + (r * T + t) * LINEAR_TILE_ROWS;
+            _mm512_store_ps(to, _mm512_fmadd_ps(ends.inner[r][t], scale, _mm512_load_ps(to)));
         }
     }
 }
@@ -218,7 +244,10 @@ typedef void dots_fn(const struct chunk_bytes *k, int32_t row, float *sums);
 #define DOTS(P, T, R)                                                                              \
     static void dots_##P##_##T##_##R(const struct chunk_bytes *k, int32_t row, float *sums)        \
     {                                                                                              \
-        chunk_dots(k, row, sums, P, T, R);                                                         \
+        if (k->quads <= k->sub_quads)                                                              \
+            chunk_dots(k, row, sums, true, P, T, R);                                               \
+        else                                                                                       \
+            chunk_dots(k, row, sums, false, P, T, R);                                              \
     }
 #define DOTS_ALL(P, T)                                                                             \
     DOTS(P, T, 1)                                                                                  \
@@ -232,7 +261,6 @@ DOTS_ALL(1, 2)
 DOTS_ALL(1, 4)
 DOTS_ALL(2, 1)
 DOTS_ALL(2, 2)
-DOTS_ALL(3, 1)
 #define DOTS_LIST(P, T)                                                                            \
     {                                                                                              \
         dots_##P##_##T##_1, dots_##P##_##T##_2, dots_##P##_##T##_3, dots_##P##_##T##_4,            \
@@ -241,26 +269,24 @@ DOTS_ALL(3, 1)
 static dots_fn *const dots_of[][3][BLOCK_X] = {
     { DOTS_LIST(1, 1), DOTS_LIST(1, 2), DOTS_LIST(1, 4) }, /* 1, 2, 4 tiles */
     { DOTS_LIST(2, 1), DOTS_LIST(2, 2) },
-    { DOTS_LIST(3, 1) },
 };
 
 /* Where a chunk's bytes are: unpacked to scratch, or in place at 8 bits. */
-static void place_bytes(const struct linear_chunks *job, const struct layout_lut *lut,
-                        unpack_fn *unpack, const uint8_t *chunk, int32_t units, int32_t n_tiles,
-                        struct chunk_bytes *k)
+static void place_bytes(const struct linear_chunks *job, unpack_fn *unpack, const uint8_t *chunk,
+                        int32_t units, int32_t n_tiles, struct chunk_bytes *k)
 {
     uint8_t *scratch = job->scratch;
     const size_t stride = job->at.tile_bytes;
     k->bytes = scratch;
     k->plane_bytes = UNPACKED_BYTES;
-    k->stride = (size_t)lut->planes * UNPACKED_BYTES;
+    k->stride = (size_t)job->lut.planes * UNPACKED_BYTES;
     if (unpack == NULL) {
         k->bytes = chunk + job->at.codes_at;
         k->stride = stride;
         return;
     }
     for (int32_t i = 0; i < n_tiles; i++)
-        unpack(chunk + (size_t)i * stride + job->at.codes_at, units, lut,
+        unpack(chunk + (size_t)i * stride + job->at.codes_at, units, &job->lut,
                scratch + (size_t)i * k->stride, UNPACKED_BYTES);
 }
 
@@ -276,18 +302,17 @@ INLINE void fetch(const struct linear_chunks *job, const uint8_t *chunk, const u
     }
 }
 
-/* 1, 2 or 4 tiles of one lut times one block of rows. */
+/* 1, 2 or 4 tiles times one block of rows. */
 static void block_pass(const struct linear_chunks *job, unpack_fn *unpack, int32_t t,
                        int32_t n_tiles, int32_t block)
 {
     const struct linear_quantized *x = &job->x;
-    const struct layout_lut *lut = linear_chunks_lut(job, t);
     const uint8_t *tile = linear_chunks_tile(job, t);
     const uint8_t *chunk = tile + LINEAR_TILE_ROWS * sizeof(float);
     const int32_t n = linear_block_rows(x, block);
     float *sums = (float *)(void *)((uint8_t *)job->scratch + LINEAR_BLOCK_TILES * UNPACKED_BYTES);
     float *params = sums + LINEAR_BLOCK_ROWS * LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS;
-    dots_fn *const *dots = dots_of[lut->planes - 1][n_tiles / 2];
+    dots_fn *const *dots = dots_of[job->lut.planes - 1][n_tiles / 2];
     memset(sums, 0, (size_t)(n * n_tiles * LINEAR_TILE_ROWS) * sizeof *sums);
     struct chunk_bytes k = { .params = params,
                              .q = linear_block_q(x, block),
@@ -295,13 +320,16 @@ static void block_pass(const struct linear_chunks *job, unpack_fn *unpack, int32
                              .sum = x->sub_sum + linear_block_at(x, block) * x->n_subs,
                              .n_rows = n,
                              .sub_quads = job->at.sub / 4,
-                             .zero = lut->zero,
+                             .zero = job->lut.zero,
                              .zeros = job->at.zeros,
-                             .mins = job->at.mins };
+                             .mins = job->at.mins,
+                             .fine = x->sub_scale };
+    if (k.fine)
+        k.fine += linear_block_at(x, block) * x->n_subs;
     for (int32_t c = 0; c < x->n_chunks; c++, chunk += job->at.chunk_bytes) {
         k.quads = 2 * x->octs[c];
         fetch(job, chunk, tile, n_tiles);
-        place_bytes(job, lut, unpack, chunk, k.quads / UNIT_LINES, n_tiles, &k);
+        place_bytes(job, unpack, chunk, k.quads / UNIT_LINES, n_tiles, &k);
         const int32_t subs = (k.quads - 1) / k.sub_quads + 1;
         for (int32_t i = 0; i < n_tiles; i++)
             load_params(&job->at, chunk + (size_t)i * job->at.tile_bytes, subs,
@@ -316,24 +344,25 @@ static void block_pass(const struct linear_chunks *job, unpack_fn *unpack, int32
         k.q += n * 4 * k.quads;
         k.scale += n;
         k.sum += n * x->n_subs;
+        k.fine = k.fine ? k.fine + n * x->n_subs : NULL;
     }
     for (int32_t r = 0; r < n; r++)
         for (int32_t i = 0; i < n_tiles; i++)
-            store_row(job, lut, t + i, block * LINEAR_BLOCK_ROWS + r,
+            store_row(job, &job->lut.step, t + i, block * LINEAR_BLOCK_ROWS + r,
                       _mm512_load_ps(sums + (r * n_tiles + i) * LINEAR_TILE_ROWS));
 }
 
 /* ---- few rows ---------------------------------------------------------------------------------
  */
 
-CHUNKS_STREAM_ALL(stream_2, 2, 0, 1)
-CHUNKS_STREAM_ALL(stream_3, 3, 0, 1)
-CHUNKS_STREAM_ALL(stream_4, 4, 0, 1)
-CHUNKS_STREAM_ALL(stream_5, 5, 0, 1)
-CHUNKS_STREAM_ALL(stream_6, 6, 0, 1)
-CHUNKS_STREAM_ALL(stream_8, 8, 0, 1)
-CHUNKS_STREAM_ALL(stream_table_1, 4, 16, 1)
-CHUNKS_STREAM_ALL(stream_table_2, 4, 16, 2)
+CHUNKS_STREAM_ALL(stream_2, 2, false, 1)
+CHUNKS_STREAM_ALL(stream_3, 3, false, 1)
+CHUNKS_STREAM_ALL(stream_4, 4, false, 1)
+CHUNKS_STREAM_ALL(stream_5, 5, false, 1)
+CHUNKS_STREAM_ALL(stream_6, 6, false, 1)
+CHUNKS_STREAM_ALL(stream_8, 8, false, 1)
+CHUNKS_STREAM_ALL(stream_table_1, 4, true, 1)
+CHUNKS_STREAM_ALL(stream_table_2, 4, true, 2)
 static chunks_stream_fn *const streams[9][CHUNKS_STREAM_ROWS] = {
     [2] = CHUNKS_STREAM_LIST(stream_2), [3] = CHUNKS_STREAM_LIST(stream_3),
     [4] = CHUNKS_STREAM_LIST(stream_4), [5] = CHUNKS_STREAM_LIST(stream_5),
@@ -346,13 +375,10 @@ static chunks_stream_fn *const table_streams[2][CHUNKS_STREAM_ROWS] = {
 /* A tile of 4 bits is 18 KB for 2048 inputs: passes after the first find it in L1. */
 static void stream(const struct linear_chunks *job)
 {
+    chunks_stream_fn *const *kernels = streams[job->at.code_bits];
+    if (job->table)
+        kernels = table_streams[job->lut.planes - 1];
     for (int32_t t = job->tile_from; t < job->tile_to; t++) {
-        const int32_t planes = linear_chunks_lut(job, t)->planes;
-        chunks_stream_fn *const *kernels = streams[job->at.code_bits];
-        if (job->table && job->at.code_bits == 4)
-            kernels = table_streams[planes - 1];
-        else if (job->table)
-            kernels = linear_chunks_vbmi_streams[planes - 2];
         int32_t row = 0, n = job->x.n_rows;
         for (int32_t passes = (n - 1) / CHUNKS_STREAM_ROWS + 1; passes; passes--) {
             const int32_t now = (n - row + passes - 1) / passes;
@@ -364,25 +390,18 @@ static void stream(const struct linear_chunks *job)
 
 void linear_chunks_avx512(const struct linear_chunks *job)
 {
-    static const int32_t most_tiles[] = { 0, 4, 2, 1 }; /* by planes */
     unpack_fn *unpack = unpack_of(job);
-    if (unpack == linear_chunks_vbmi_unpack && !__builtin_cpu_supports("avx512vbmi")) {
-        linear_chunks_avx2(job);
-        return;
-    }
     if (job->x.n_rows <= STREAM_ROWS) {
         stream(job);
         return;
     }
-    for (int32_t t = job->tile_from; t < job->tile_to;) {
-        const struct layout_lut *lut = linear_chunks_lut(job, t);
-        int32_t n_tiles = most_tiles[lut->planes], same = 1;
-        while (same < n_tiles && t + same < job->tile_to && linear_chunks_lut(job, t + same) == lut)
-            same++;
-        while (n_tiles > same)
+    int32_t n_tiles = LINEAR_BLOCK_TILES / job->lut.planes;
+    if (job->at.n_subs > 1 && n_tiles > MULTI_TILES)
+        n_tiles = MULTI_TILES;
+    for (int32_t t = job->tile_from; t < job->tile_to; t += n_tiles) {
+        while (n_tiles > job->tile_to - t)
             n_tiles /= 2;
         for (int32_t block = 0; block * LINEAR_BLOCK_ROWS < job->x.n_rows; block++)
             block_pass(job, unpack, t, n_tiles, block);
-        t += n_tiles;
     }
 }

@@ -1,6 +1,6 @@
 /* linear_chunks_avx512.h - what the AVX-512 kernels of CHUNKS_C16 share: operands out of packed
- * codes, parameters, and the products of few rows. Included by linear_chunks_avx512.c and, with
- * VBMI for tables of 256 values, linear_chunks_vbmi.c.
+ * codes, parameters, and the products of few rows. Included by linear_chunks_avx512.c and (for
+ * parameters and the end of a row) linear_e4m3_avx512.h.
  *
  * Few rows (up to CHUNKS_STREAM_ROWS): each line of codes is loaded once, split in registers and
  * multiplied with every row. By way of scratch the loads come in bursts, and one row took twice the
@@ -18,41 +18,18 @@ typedef void chunks_stream_fn(const struct linear_chunks *job, int32_t t, int32_
 typedef void unpack_fn(const uint8_t *codes, int32_t units, const struct layout_lut *lut,
                        uint8_t *out, size_t plane_bytes);
 
-/* linear_chunks_vbmi.c, where the machine has VBMI: by planes - 2 and rows - 1. */
-extern chunks_stream_fn *const linear_chunks_vbmi_streams[2][CHUNKS_STREAM_ROWS];
-unpack_fn linear_chunks_vbmi_unpack;
-
 /* ---- operands ---------------------------------------------------------------------------------
  */
 
-/* Tables as registers: 16 entries four times over, or 256 in four. */
 struct tables {
-    __m512i part[LAYOUT_PLANES_MAX][4];
+    __m512i part[LAYOUT_PLANES_MAX]; /* 16 entries four times over */
 };
-INLINE void load_tables(const struct layout_lut *lut, int entries, int P, struct tables *tables)
+INLINE void load_tables(const struct layout_lut *lut, int P, struct tables *tables)
 {
     UNROLL
-    for (int p = 0; p < P && entries == 16; p++)
-        tables->part[p][0] =
+    for (int p = 0; p < P; p++)
+        tables->part[p] =
             _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)lut->plane[p]));
-    UNROLL
-    for (int p = 0; p < P && entries == 256; p++) {
-        UNROLL
-        for (int i = 0; i < 4; i++)
-            tables->part[p][i] = _mm512_loadu_si512(lut->plane[p] + i * LINE);
-    }
-}
-/* 256 entries are two tables of 128, chosen by the sign. */
-INLINE __m512i look_up(const __m512i *table, __m512i codes, int entries)
-{
-#ifdef __AVX512VBMI__
-    if (entries == 256)
-        return _mm512_mask_blend_epi8(_mm512_movepi8_mask(codes),
-                                      _mm512_permutex2var_epi8(table[0], codes, table[1]),
-                                      _mm512_permutex2var_epi8(table[2], codes, table[3]));
-#endif
-    (void)entries;
-    return _mm512_shuffle_epi8(table[0], codes);
 }
 
 /* Compilers differ in whether the count of a shift is signed. */
@@ -138,13 +115,15 @@ INLINE __m512i broadcast4(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
-INLINE void store_row(const struct linear_chunks *job, const struct layout_lut *lut, int32_t t,
-                      int32_t r, __m512 acc)
+/* step: NULL for 1. */
+INLINE void store_row(const struct linear_chunks *job, const float *step, int32_t t, int32_t r,
+                      __m512 acc)
 {
     const int32_t first = t * LINEAR_TILE_ROWS;
     const __mmask16 mask = lanes(job->n_out - first);
     __m512 y = _mm512_mul_ps(acc, _mm512_load_ps((const void *)linear_chunks_tile(job, t)));
-    y = _mm512_mul_ps(y, _mm512_set1_ps(lut->step));
+    if (step)
+        y = _mm512_mul_ps(y, _mm512_set1_ps(*step));
     float *to = linear_chunks_y(job, r) + first;
     if (linear_chunks_adds(job, r))
         y = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, to), y);
@@ -168,7 +147,7 @@ INLINE void stream_start(struct stream *s, int P, int R)
     }
 }
 INLINE void stream_sub(const struct linear_chunks *job, const uint8_t *chunk, int32_t sub,
-                       const int32_t *sum, int32_t zero, struct stream *s, int P, int R)
+                       const int32_t *sum, const float *fine, struct stream *s, int P, int R)
 {
     const struct layout_chunks *t = &job->at;
     const bool i8 = t->scales == LAYOUT_SCALES_I8;
@@ -180,15 +159,14 @@ INLINE void stream_sub(const struct linear_chunks *job, const uint8_t *chunk, in
         UNROLL
         for (int p = 0; p < P; p++)
             dot[p] = R == 1 ? _mm512_add_epi32(s->dot[p][r][0], s->dot[p][r][1]) : s->dot[p][r][0];
-        const __m512i less = _mm512_set1_epi32((P == 3 ? zero >> 16 : zero) * sum[r]);
-        dot[P == 3 ? 2 : 0] = _mm512_sub_epi32(dot[P == 3 ? 2 : 0], less);
+        dot[0] = _mm512_sub_epi32(dot[0], _mm512_set1_epi32(job->lut.zero * sum[r]));
         if (P > 1)
             dot[0] = _mm512_add_epi32(dot[0], _mm512_slli_epi32(dot[1], 8));
         __m512 f = _mm512_cvtepi32_ps(dot[0]);
-        if (P > 2)
-            f = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[2]), _mm512_set1_ps(65536), f);
         if (t->zeros)
             f = _mm512_fmadd_ps(load_minus_offset(t, chunk, sub), _mm512_set1_ps((float)sum[r]), f);
+        if (fine)
+            f = _mm512_mul_ps(f, _mm512_set1_ps(fine[r]));
         s->inner[r] = _mm512_fmadd_ps(f, scale, s->inner[r]);
         if (t->mins)
             s->inner[r] = _mm512_fmadd_ps(load_minus_offset(t, chunk, sub),
@@ -196,20 +174,20 @@ INLINE void stream_sub(const struct linear_chunks *job, const uint8_t *chunk, in
     }
     stream_start(s, P, R);
 }
-/* One tile times R rows from `row` of the one block. entries: of the table, or 0. */
+/* One tile times R rows from `row` of the one block. */
 INLINE void stream_tile(const struct linear_chunks *job, int32_t t, int32_t row, int bits,
-                        int entries, int P, int R)
+                        bool table, int P, int R)
 {
     const struct linear_quantized *x = &job->x;
     const struct layout_chunks *at = &job->at;
-    const struct layout_lut *lut = linear_chunks_lut(job, t);
     const uint8_t *chunk = linear_chunks_tile(job, t) + LINEAR_TILE_ROWS * sizeof(float);
     const int8_t *q = x->q;
     const float *scale = x->scale + row;
+    const float *fine = x->sub_scale ? x->sub_scale + row : NULL;
     const int32_t *sum = x->sub_sum + row, sub_halves = at->sub / 16, n = x->n_rows;
     struct tables tables;
     struct stream s;
-    load_tables(lut, entries, P, &tables);
+    load_tables(&job->lut, P, &tables);
     UNROLL
     for (int r = 0; r < R; r++)
         s.acc[r] = _mm512_setzero_ps();
@@ -236,7 +214,7 @@ INLINE void stream_tile(const struct linear_chunks *job, int32_t t, int32_t row,
                     UNROLL
                     for (int p = 0; p < P; p++) {
                         const __m512i w =
-                            entries ? look_up(tables.part[p], codes[j], entries) : codes[j];
+                            table ? _mm512_shuffle_epi8(tables.part[p], codes[j]) : codes[j];
                         UNROLL
                         for (int r = 0; r < R; r++) {
                             __m512i *dot = &s.dot[p][r][R == 1 ? j % 2 : 0];
@@ -246,35 +224,37 @@ INLINE void stream_tile(const struct linear_chunks *job, int32_t t, int32_t row,
                     }
                 }
                 if (--left == 0) {
-                    stream_sub(job, chunk, sub, sum + sub * n, lut->zero, &s, P, R);
+                    stream_sub(job, chunk, sub, sum + sub * n, fine ? fine + sub * n : NULL, &s, P,
+                               R);
                     left = sub_halves;
                     sub++;
                 }
             }
         }
         if (left != sub_halves) /* a short last chunk ends inside a sub */
-            stream_sub(job, chunk, sub, sum + sub * n, lut->zero, &s, P, R);
+            stream_sub(job, chunk, sub, sum + sub * n, fine ? fine + sub * n : NULL, &s, P, R);
         UNROLL
         for (int r = 0; r < R; r++)
             s.acc[r] = _mm512_fmadd_ps(s.inner[r], _mm512_set1_ps(scale[r]), s.acc[r]);
         q += n * bytes;
         scale += n;
         sum += n * x->n_subs;
+        fine = fine ? fine + n * x->n_subs : NULL;
     }
     UNROLL
     for (int r = 0; r < R; r++)
-        store_row(job, lut, t, row + r, s.acc[r]);
+        store_row(job, &job->lut.step, t, row + r, s.acc[r]);
 }
-#define CHUNKS_STREAM(name, bits, entries, P, R)                                                   \
+#define CHUNKS_STREAM(name, bits, table, P, R)                                                     \
     static void name##_##R(const struct linear_chunks *job, int32_t t, int32_t row)                \
     {                                                                                              \
-        stream_tile(job, t, row, bits, entries, P, R);                                             \
+        stream_tile(job, t, row, bits, table, P, R);                                               \
     }
-#define CHUNKS_STREAM_ALL(name, bits, entries, P)                                                  \
-    CHUNKS_STREAM(name, bits, entries, P, 1)                                                       \
-    CHUNKS_STREAM(name, bits, entries, P, 2)                                                       \
-    CHUNKS_STREAM(name, bits, entries, P, 3)                                                       \
-    CHUNKS_STREAM(name, bits, entries, P, 4)
+#define CHUNKS_STREAM_ALL(name, bits, table, P)                                                    \
+    CHUNKS_STREAM(name, bits, table, P, 1)                                                         \
+    CHUNKS_STREAM(name, bits, table, P, 2)                                                         \
+    CHUNKS_STREAM(name, bits, table, P, 3)                                                         \
+    CHUNKS_STREAM(name, bits, table, P, 4)
 #define CHUNKS_STREAM_LIST(name)                                                                   \
     {                                                                                              \
         name##_1, name##_2, name##_3, name##_4                                                     \

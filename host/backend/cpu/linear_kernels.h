@@ -19,7 +19,7 @@ enum {
     LINEAR_OVERREAD_BYTES = 16 * LINEAR_CHUNK, /* readable behind q: AMX takes 16 rows at a time */
     /* Scratch of one thread besides the widened rows: unpacked chunk and float sums of a pass. */
     LINEAR_THREAD_BYTES =
-        LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * (LINEAR_CHUNK + 4 * LINEAR_BLOCK_ROWS) +
+        LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * (2 * LINEAR_CHUNK + 4 * LINEAR_BLOCK_ROWS) +
         /* of CHUNKS_C16: scales and offsets of the subs as floats */
         LINEAR_BLOCK_TILES * LINEAR_TILE_ROWS * LAYOUT_SUBS_MAX * 2 * 4,
 };
@@ -28,17 +28,20 @@ enum {
  * so that what a kernel reads for one chunk of a block is contiguous:
  *
  *   block b           q + b * LINEAR_BLOCK_ROWS * row_bytes, its rows n = rows of the block
- *     chunk c           + n * first[c]                          first[c]: bytes of the chunks
- * before row r             + r * 8 * octs[c]                     padded with zeros to whole octs
+ *     chunk c           + n * first[c]                   first[c]: bytes of the chunks before it
+ *       row r             + r * 8 * octs[c]              padded with zeros to whole octs
  *   scale, sum of (block b, chunk c, row r) at [b * LINEAR_BLOCK_ROWS * n_chunks + c * n + r]
  *   sub_sum of sub s of chunk c at [(b * LINEAR_BLOCK_ROWS * n_chunks + c * n) * n_subs + s * n +
- * r]
- */
+ *   r]
+ *
+ * For E4M3 codes the inputs are bf16 in place of int8, two bytes each: first, 8 * octs and
+ * row_bytes are twice that, and there are no sums. */
 struct linear_quantized {
     const int8_t *q;        /* 64-byte aligned; 8 with several groups */
     const float *scale;     /* max|x| / 127; NaN where x is not finite */
     const int32_t *sum;     /* sum of q */
     const int32_t *sub_sum; /* the same of each sub of a chunk, for CHUNKS_C16; else NULL */
+    const float *sub_scale; /* a scale of each sub besides, at sub_sum's places; or NULL */
     int32_t n_subs;         /* of a chunk */
     const uint8_t *octs;    /* [n_chunks] octs of each chunk, 1..16; whole units for CHUNKS_C16 */
     int32_t row_bytes;      /* of all chunks */
@@ -77,23 +80,28 @@ struct linear_tiles {
 /* Tiles [tile_from, tile_to) of one CHUNKS_C16 part times all rows. Per chunk, with x of one scale:
  *
  *   inner = 0
- *   for each sub:  f = (float)(dot - zero * sum)         exact; planes: see linear_portable.c
+ *   for each sub:  f = (float)(dot - zero * sum)         exact: two planes are 128 * 127 * 2^16
  *                  f = fma(-zero_of_group, sum, f)       with zeros
+ *                  f = f * sub_scale                     with them (no zeros, no mins)
  *                  inner = fma(f, scale_of_sub, inner)
  *                  inner = fma(-min_of_sub, sum, inner)  with mins
  *   acc = fma(inner, scale_x, acc)
  *
- * and y = acc * factor * step (+ bias). With a split x, rows 3 r to 3 r + 2 of x are the int8 of
- * row r, the int8 of what that left, and of what that left: y = ((first + bias) + second) + third.
- */
+ * and y = acc * factor * step (+ bias). Of E4M3 codes f is the sum of fp32 products, for each pair
+ * of inputs i, i + 1 in order (vdpbf16ps as Intel documents it and Zen 4 does it, two FMAs):
+ *
+ *   f = fma(w[i + 1], x[i + 1], f), f = fma(w[i], x[i], f)     from 0, no subnormals occur
+ *
+ * With a split x, rows 3 r to 3 r + 2 of x are the int8 (or bf16) of row r, of what that left, and
+ * of what that left: y = ((first + bias) + second) + third. */
 enum { LINEAR_SPLIT = 3 };
 static_assert((int)LINEAR_BLOCK_ROWS % (int)LINEAR_SPLIT == 0, "a block has whole rows of y");
 struct linear_chunks {
     const uint8_t *packed; /* the part */
     struct layout_chunks at;
-    const struct layout_lut *luts; /* [1], or [2] where at.flags_at is set */
-    bool table;                    /* codes go through the lut */
-    bool split;                    /* a row of y for LINEAR_SPLIT of x */
+    struct layout_lut lut; /* not of E4M3 */
+    bool table;            /* codes go through the lut */
+    bool split;            /* a row of y for LINEAR_SPLIT of x */
     int32_t n_out, tile_from, tile_to;
     struct linear_quantized x;
     const float *bias; /* [n_out] or NULL */
@@ -113,10 +121,6 @@ static inline float *linear_chunks_y(const struct linear_chunks *job, int32_t r)
 static inline const uint8_t *linear_chunks_tile(const struct linear_chunks *job, int32_t t)
 {
     return job->packed + job->at.tiles_at + (size_t)t * job->at.tile_bytes;
-}
-static inline const struct layout_lut *linear_chunks_lut(const struct linear_chunks *job, int32_t t)
-{
-    return job->luts + (job->at.flags_at ? job->packed[job->at.flags_at + (size_t)t] & 1 : 0);
 }
 
 /* Rows [row_from, row_to) of weights that are (or were widened to) floats times all rows of x. */
@@ -141,6 +145,7 @@ struct linear_kernels {
                          int32_t *sum);
     void (*tiles)(const struct linear_tiles *job);
     void (*chunks)(const struct linear_chunks *job);
+    void (*e4m3)(const struct linear_chunks *job); /* CHUNKS_C16 of E4M3 codes */
     void (*rows)(const struct linear_rows *job);
 };
 extern const struct linear_kernels linear_portable;
@@ -151,6 +156,10 @@ extern const struct linear_kernels linear_amx;
 void linear_chunks_portable(const struct linear_chunks *job);
 void linear_chunks_avx2(const struct linear_chunks *job);
 void linear_chunks_avx512(const struct linear_chunks *job);
+void linear_e4m3_portable(const struct linear_chunks *job);
+void linear_e4m3_avx2(const struct linear_chunks *job);
+void linear_e4m3_avx512(const struct linear_chunks *job);
+void linear_e4m3_bf16(const struct linear_chunks *job); /* cpu_bf16_available() */
 
 /* Below this magnitude a whole chunk counts as zero: 127 / max|x| must stay finite. */
 #define LINEAR_TINY 0x1p-100f

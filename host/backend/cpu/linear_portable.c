@@ -190,4 +190,5 @@ static void rows(const struct linear_rows *job)
     }
 }
 
-const struct linear_kernels linear_portable = { quantize_row, tiles, linear_chunks_portable, rows };
+const struct linear_kernels linear_portable = { quantize_row, tiles, linear_chunks_portable,
+                                                linear_e4m3_portable, rows };

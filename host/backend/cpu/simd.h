@@ -162,6 +162,27 @@ SIMD_INLINE void v16_store_transposed(float *to, const struct v16 rows[SIMD_LANE
         _mm512_storeu_ps(to + 16 * (12 + k), _mm512_shuffle_f32x4(lo2, hi2, 0xdd));
     }
 }
+/* Finite a to four significant bits, to nearest even. */
+SIMD_INLINE struct v16 v16_round4(struct v16 a)
+{
+    __m512i b = _mm512_castps_si512(a.v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 20), _mm512_set1_epi32(1));
+    b = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7ffff)), odd);
+    return (struct v16){ _mm512_castsi512_ps(_mm512_and_si512(b, _mm512_set1_epi32(-0x100000))) };
+}
+/* To nearest even; finite. */
+SIMD_INLINE void v16_store_bf16(uint16_t *p, struct v16 a)
+{
+    __m512i b = _mm512_castps_si512(a.v);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(b, 16), _mm512_set1_epi32(1));
+    b = _mm512_add_epi32(_mm512_add_epi32(b, _mm512_set1_epi32(0x7fff)), odd);
+    _mm256_storeu_si256((void *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(b, 16)));
+}
+/* Whole numbers in -128..127. */
+SIMD_INLINE void v16_store_i8(int8_t *p, struct v16 a)
+{
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
 SIMD_INLINE float v16_greatest(struct v16 a)
 {
     return _mm512_reduce_max_ps(a.v);
@@ -342,6 +363,34 @@ SIMD_INLINE void v16_store_transposed(float *to, const struct v16 rows[SIMD_LANE
         simd_transpose8(to + 8 * half + 16 * 8, hi);
     }
 }
+SIMD_INLINE __m256i simd_round_bits(__m256 a, int at)
+{
+    __m256i b = _mm256_castps_si256(a);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(b, at), _mm256_set1_epi32(1));
+    return _mm256_add_epi32(_mm256_add_epi32(b, _mm256_set1_epi32((1 << (at - 1)) - 1)), odd);
+}
+SIMD_INLINE struct v16 v16_round4(struct v16 a)
+{
+    const __m256i bits = _mm256_set1_epi32(-0x100000);
+    return (struct v16){
+        _mm256_castsi256_ps(_mm256_and_si256(simd_round_bits(a.lo, 20), bits)),
+        _mm256_castsi256_ps(_mm256_and_si256(simd_round_bits(a.hi, 20), bits)),
+    };
+}
+SIMD_INLINE void v16_store_bf16(uint16_t *p, struct v16 a)
+{
+    __m256i lo = _mm256_srli_epi32(simd_round_bits(a.lo, 16), 16);
+    __m256i hi = _mm256_srli_epi32(simd_round_bits(a.hi, 16), 16);
+    __m256i all = _mm256_permute4x64_epi64(_mm256_packus_epi32(lo, hi), 0xd8);
+    _mm256_storeu_si256((void *)p, all);
+}
+SIMD_INLINE void v16_store_i8(int8_t *p, struct v16 a)
+{
+    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+    words = _mm256_permute4x64_epi64(words, 0xd8);
+    _mm_storeu_si128((void *)p, _mm_packs_epi16(_mm256_castsi256_si128(words),
+                                                _mm256_extracti128_si256(words, 1)));
+}
 SIMD_INLINE float v16_greatest(struct v16 a)
 {
     __m256 m = _mm256_max_ps(a.lo, a.hi);
@@ -501,6 +550,27 @@ SIMD_PLAIN void v16_store_transposed(float *to, const struct v16 rows[SIMD_LANES
     SIMD_EACH(i)
     SIMD_EACH(k)
     to[16 * k + i] = rows[i].f[k];
+}
+SIMD_PLAIN struct v16 v16_round4(struct v16 a)
+{
+    SIMD_EACH(i)
+    {
+        uint32_t bits;
+        memcpy(&bits, &a.f[i], sizeof bits);
+        bits = (bits + 0x7ffff + (bits >> 20 & 1)) & ~0xfffffu;
+        memcpy(&a.f[i], &bits, sizeof bits);
+    }
+    return a;
+}
+SIMD_PLAIN void v16_store_bf16(uint16_t *p, struct v16 a)
+{
+    SIMD_EACH(i)
+    p[i] = half_f32_to_bf16(a.f[i]);
+}
+SIMD_PLAIN void v16_store_i8(int8_t *p, struct v16 a)
+{
+    SIMD_EACH(i)
+    p[i] = (int8_t)a.f[i];
 }
 SIMD_PLAIN float v16_greatest(struct v16 a)
 {

@@ -1,0 +1,4 @@
+/* acts_avx2.c - acts_kernels.h compiled for AVX2; chosen by acts_of. */
+#include "host/backend/cpu/acts_kernels.h"
+
+const struct acts acts_avx2 = { acts_most, acts_round, acts_e4m3, acts_nvfp4 };
