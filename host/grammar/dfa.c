@@ -283,7 +283,7 @@ static uint32_t find_set(struct subsets *sets, const uint32_t *seeds, uint32_t n
     if (n == 0 || work->failed)
         return UINT32_MAX;
     uint32_t at = hash_words(sets->members + from, n);
-    for (; sets->table[at & sets->table_mask]; at++) {
+    for (; sets->table[at & sets->table_mask] && work_step(work, 1); at++) {
         uint32_t set = sets->table[at & sets->table_mask] - 1;
         uint32_t size = sets->first[set + 1] - sets->first[set];
         if (size == n && memcmp(sets->members + sets->first[set], sets->members + from,
