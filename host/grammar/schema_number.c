@@ -312,13 +312,20 @@ static uint32_t fraction_to(struct workshop *work, const char *f)
     uint32_t n = (uint32_t)strlen(f);
     uint32_t point = expr_literal(work, ".");
     if (n == 0)
-        return expr_option(work, expr_literal(work, ".0"));
+        return expr_option(
+            work,
+            expr_seq2(work, point, expr_repeat(work, expr_literal(work, "0"), 1, JSON_DIGITS_MAX)));
     for (uint32_t i = 0; i < n; i++) {
         int digit = f[i] - '0';
         uint32_t rest = digits(work, 0, JSON_DIGITS_MAX - 1 - (int64_t)i);
         uint32_t from = i == 0 ? 0 : i + 1;
         put_edge(&net, from, 1, expr_seq2(work, digits_between(work, 0, digit - 1), rest));
         put_edge(&net, from, i + 1 == n ? 1 : i + 2, digits_between(work, digit, digit));
+        if (i + 1 == n)
+            put_edge(&net, from, 1,
+                     expr_seq2(work, digits_between(work, digit, digit),
+                               expr_repeat(work, expr_literal(work, "0"), 0,
+                                           JSON_DIGITS_MAX - 1 - (int64_t)i)));
         if (i > 0)
             put_edge(&net, from, 1, EXPR_EMPTY);
     }
