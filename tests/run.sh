@@ -93,6 +93,11 @@ run_pytest() { # log name, pytest arguments
 stage_format() { tests/check_format; }
 stage_floors() { tests/check_floors; }
 stage_dev() { build dev && run_ctest dev -L 'unit|oracle|ops|sim'; }
+# Grammars against python-jsonschema and re.
+stage_grammar() {
+    build/venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt || return 1
+    build dev grammar_driver && NIBBLE_BUILD="$ROOT/build/dev" run_pytest grammar tests/grammar
+}
 stage_http() { build dev nibble && NIBBLE_BUILD="$ROOT/build/dev" run_pytest http tests/http --ignore tests/http/test_cuda.py; }
 # `serve --device cuda` on the emulator: what only it can show, and a part of the tests of every server.
 stage_http_cuda() {
@@ -162,7 +167,7 @@ stage_http_release() { NIBBLE_BUILD="$ROOT/build/release" run_pytest http-releas
 stage_bench() { tests/bench/run.sh; }
 stage_image() { docker/build-cpu.sh --test; }
 
-stages=(format floors dev http http_cuda tsan race nvcc fuzz release)
+stages=(format floors dev grammar http http_cuda tsan race nvcc fuzz release)
 [ $all = 1 ] && stages+=(coverage full http_release bench cuda mutation image)
 [ ${#only[@]} -gt 0 ] && stages=("${only[@]}")
 

@@ -14,6 +14,7 @@ run python3 tests/bench/bench_load.py
 run build/release/tests/bench_linear
 run build/release/tests/bench_formats
 run build/release/tests/bench_attend
+run build/release/tests/bench_grammar
 build/venv/bin/python -c 'import tokenizers' 2>/dev/null || build/venv/bin/pip install -q tokenizers
 run build/venv/bin/python tests/bench/bench_tokenizer.py build/release/tests/bench_tokenizer \
     server/demo/tokenizer.json tests/oracle/demo/heldout.txt

@@ -15,7 +15,7 @@ flags=(-g -O1 -std=gnu17 -D_GNU_SOURCE -DNIBBLE_VERSION='"fuzz"' -I. -fsanitize=
     -fno-sanitize-recover=all)
 libraries=$(pkg-config --cflags --libs libcjson libpcre2-8 libutf8proc libxxhash)
 objects=()
-for source in host/base/*.c host/format/*.c host/text/*.c host/backend/sampler*.c api/*.c; do
+for source in host/base/*.c host/format/*.c host/grammar/*.c host/text/*.c host/backend/sampler*.c api/*.c; do
     [ -f "$source" ] || continue
     object=build/fuzz/$(echo "$source" | tr / _).o
     if [ ! -f "$object" ] || [ "$source" -nt "$object" ] ||
