@@ -220,6 +220,9 @@ static bool open_subsets(struct workshop *work, const struct graph *graph, struc
     sets->stamps = scratch_take(work, graph->n_states, sizeof *sets->stamps);
     sets->stack = scratch_take(work, graph->n_states, sizeof *sets->stack);
     sets->table = scratch_take(work, sets->table_mask + 1, sizeof *sets->table);
+    /* Never NULL, so that the first edge of a state without edges may be pointed at. */
+    sets->edges = scratch_grow(work, NULL, 0, &sets->edges_capacity, sizeof *sets->edges);
+    sets->calls = scratch_grow(work, NULL, 0, &sets->calls_capacity, sizeof *sets->calls);
     return !work->failed;
 }
 
