@@ -1,4 +1,4 @@
-/* grammar_driver.c - grammars for the scripts of this folder: a JSON object a line in, one a line out.
+/* grammar_driver.c - grammars for the scripts of this folder, a JSON object a line.
  *
  * in:  {"kind": "schema" | "regex" | "gbnf" | "object", "source": TEXT, "compact": BOOL,
  *       "texts": [TEXT...], "seeds": N, "tokens": N}
