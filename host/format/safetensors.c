@@ -236,7 +236,7 @@ bool safetensors_add(struct tensor_dir *dir, struct file_map file, const char *l
         goto fail;
     }
     struct json_ref root = json_root(tree), item;
-    CHECK(json_is_object(&root)); /* it starts with '{' */
+    CHECK(json_is_object(&root));      /* it starts with '{' */
     int64_t count = json_count(&root); /* bounded by nodes_max */
     entries = calloc((size_t)count + 1, sizeof *entries);
     tensors = calloc((size_t)count + 1, sizeof *tensors);

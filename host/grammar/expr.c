@@ -73,8 +73,16 @@ bool work_step(struct workshop *work, int64_t n)
     return true;
 }
 
-static bool out_of_memory(struct workshop *work)
+/* The arena gave nothing for n elements: it is at its limit, or there is no memory. */
+static bool out_of_memory(struct workshop *work, const struct arena *arena, size_t n, size_t size)
 {
+    enum { ARENA_ALIGN = 16 };
+    size_t bytes;
+    if (!__builtin_mul_overflow(n, size, &bytes) && bytes <= SIZE_MAX - ARENA_ALIGN &&
+        (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN <= arena->limit - arena->used) {
+        work_refuse(work, ERR_MEMORY, "no memory to compile a grammar");
+        return false;
+    }
     work_refuse(work, ERR_REQUEST, "the grammar takes more than %zu bytes to compile",
                 work->limits->memory_bytes);
     return false;
@@ -88,7 +96,7 @@ static void *grow_in(struct workshop *work, struct arena *arena, void *array, ui
     uint32_t more = n < 16 ? 32 : n + n / 2;
     void *grown = n < UINT32_MAX / 2 ? arena_take(arena, more, size) : NULL;
     if (!grown) {
-        out_of_memory(work);
+        out_of_memory(work, arena, more, size);
         return array;
     }
     if (array)
@@ -111,7 +119,7 @@ void *scratch_take(struct workshop *work, size_t n, size_t size)
 {
     void *taken = work->failed ? NULL : arena_take(&work->scratch, n, size);
     if (!taken && !work->failed)
-        out_of_memory(work);
+        out_of_memory(work, &work->scratch, n, size);
     return taken;
 }
 
@@ -336,7 +344,7 @@ uint32_t rule_new(struct workshop *work, const char *name)
     struct rule *rule = &work->rules[work->n_rules];
     *rule = (struct rule){ .body = EXPR_NONE };
     if (name && !(rule->name = arena_copy(&work->arena, name, strlen(name))))
-        return out_of_memory(work);
+        return out_of_memory(work, &work->arena, strlen(name) + 1, 1);
     return work->n_rules++;
 }
 
