@@ -33,18 +33,13 @@ INLINE __m256i lanes(int32_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-/* The code in the top byte of each word. */
+/* The code in the top byte of each word: its bits as those of a float are 2^-120 of it, subnormals
+ * too. */
 INLINE __m256 widen(__m256i code)
 {
-    const __m256i sign = _mm256_and_si256(code, _mm256_set1_epi32(INT32_MIN));
     const __m256i bits =
-        _mm256_and_si256(_mm256_srli_epi32(code, 4), _mm256_set1_epi32(0x07f00000));
-    const __m256i small = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), bits);
-    /* 2^-6 (1 + m / 8) less 2^-6 is 2^-6 m / 8 */
-    const __m256i one = _mm256_and_si256(small, _mm256_set1_epi32(1 << 23));
-    const __m256i all = _mm256_add_epi32(_mm256_add_epi32(bits, one), _mm256_set1_epi32(120 << 23));
-    const __m256 less = _mm256_and_ps(_mm256_castsi256_ps(small), _mm256_set1_ps(0x1p-6f));
-    return _mm256_or_ps(_mm256_sub_ps(_mm256_castsi256_ps(all), less), _mm256_castsi256_ps(sign));
+        _mm256_and_si256(_mm256_srai_epi32(code, 4), _mm256_set1_epi32((int32_t)0x87f00000));
+    return _mm256_mul_ps(_mm256_castsi256_ps(bits), _mm256_set1_ps(0x1p120f));
 }
 /* A chunk of a tile: [input][16]. Fetches what comes next. */
 static void widen_chunk(const uint8_t *codes, int32_t lines, float *out)

@@ -106,15 +106,10 @@ INLINE void widen(const struct e4m3_tables *t, const uint8_t *line, __m512 out[S
     const __m512i in[STEPS] = { _mm512_slli_epi32(codes, 16), _mm512_slli_epi32(codes, 24), codes,
                                 _mm512_slli_epi32(codes, 8) };
     UNROLL
-    for (int s = 0; s < STEPS; s++) {
-        const __m512i sign = _mm512_and_si512(in[s], _mm512_set1_epi32(INT32_MIN));
+    for (int s = 0; s < STEPS; s++) { /* as bits of a float: 2^-120 of it, subnormals too */
         const __m512i bits =
-            _mm512_and_si512(_mm512_srli_epi32(in[s], 4), _mm512_set1_epi32(0x07f00000));
-        const __mmask16 small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x07800000));
-        __m512 value = _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(120 << 23)));
-        /* 2^-7 (1 + m / 8) doubled, less 2^-6, is 2^-6 m / 8 */
-        value = _mm512_mask_fmsub_ps(value, small, _mm512_set1_ps(2), _mm512_set1_ps(0x1p-6f));
-        out[s] = _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(value), sign));
+            _mm512_and_si512(_mm512_srai_epi32(in[s], 4), _mm512_set1_epi32((int32_t)0x87f00000));
+        out[s] = _mm512_mul_ps(_mm512_castsi512_ps(bits), _mm512_set1_ps(0x1p120f));
     }
 }
 INLINE __m512 input(const int8_t *x, int s)
