@@ -460,9 +460,27 @@ static void put_quad(uint8_t *unit, int32_t code_bits, int32_t k, int32_t lane, 
     }
 }
 
+/* Codes of 8 bits: a quad is a word of a line, and the lines of a chunk follow each other. */
+static void pack_bytes(const struct layout_chunks *t, const uint8_t *codes, int32_t n_in,
+                       int32_t lane, uint8_t *chunks)
+{
+    for (int32_t i = 0; i < n_in; i += LAYOUT_CHUNK, chunks += t->chunk_bytes) {
+        uint8_t *to = chunks + t->codes_at + 4 * lane;
+        const int32_t n = n_in - i < LAYOUT_CHUNK ? n_in - i : LAYOUT_CHUNK;
+        int32_t k = 0;
+        for (; k + 4 <= n; k += 4, to += LAYOUT_ALIGN)
+            memcpy(to, codes + i + k, 4);
+        if (k < n) /* padding is 0 already */
+            memcpy(to, codes + i + k, (size_t)(n - k));
+    }
+}
 static void pack_codes(const struct layout_chunks *t, const uint8_t *codes, int32_t n_in,
                        int32_t lane, uint8_t *chunks)
 {
+    if (t->code_bits == 8) {
+        pack_bytes(t, codes, n_in, lane, chunks);
+        return;
+    }
     for (int32_t i = 0; i < n_in; i += 4) {
         uint32_t word = 0;
         memcpy(&word, codes + i, (size_t)(n_in - i < 4 ? n_in - i : 4));
