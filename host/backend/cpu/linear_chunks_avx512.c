@@ -168,7 +168,8 @@ INLINE void sub_forms(const struct chunk_bytes *k, int32_t sub, int32_t row,
         sub_floats(k, sub, row, NULL, dot, ends, one, false, false, P, T, R);
 }
 
-/* sums[r][t] += chunk of T tiles times R rows. one: the chunk is one sub. */
+/* sums[r][t] += chunk of T tiles times R rows. one: the chunk is one sub, as all are that four
+ * tiles at a time are taken of. */
 INLINE void chunk_dots(const struct chunk_bytes *k, int32_t row, float *sums, bool one, int P,
                        int T, int R)
 {
@@ -244,10 +245,7 @@ typedef void dots_fn(const struct chunk_bytes *k, int32_t row, float *sums);
 #define DOTS(P, T, R)                                                                              \
     static void dots_##P##_##T##_##R(const struct chunk_bytes *k, int32_t row, float *sums)        \
     {                                                                                              \
-        if (k->quads <= k->sub_quads)                                                              \
-            chunk_dots(k, row, sums, true, P, T, R);                                               \
-        else                                                                                       \
-            chunk_dots(k, row, sums, false, P, T, R);                                              \
+        chunk_dots(k, row, sums, T == LINEAR_BLOCK_TILES, P, T, R);                                \
     }
 #define DOTS_ALL(P, T)                                                                             \
     DOTS(P, T, 1)                                                                                  \

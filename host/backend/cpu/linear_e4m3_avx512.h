@@ -252,7 +252,8 @@ INLINE void end_chunk(const struct block_chunk *k, int32_t row, __m512 dot[BLOCK
         __asm__ volatile("" ::: "memory");
     }
 }
-/* sums[r][t] += chunk of T tiles times R rows; sums: [R][T][16]. one: the chunk is one sub. */
+/* sums[r][t] += chunk of T tiles times R rows; sums: [R][T][16]. one: the chunk is one sub, as all
+ * are that more than MULTI_TILES at a time are taken of. */
 INLINE void block_dots(const struct block_chunk *k, int32_t row, float *sums, bool one, int T,
                        int R)
 {
@@ -313,10 +314,7 @@ typedef void dots_fn(const struct block_chunk *k, int32_t row, float *sums);
 #define DOTS(T, R)                                                                                 \
     static void dots_##T##_##R(const struct block_chunk *k, int32_t row, float *sums)              \
     {                                                                                              \
-        if (k->lines <= k->sub_lines)                                                              \
-            block_dots(k, row, sums, true, T, R);                                                  \
-        else                                                                                       \
-            block_dots(k, row, sums, false, T, R);                                                 \
+        block_dots(k, row, sums, T > MULTI_TILES, T, R);                                           \
     }
 #define DOTS_ALL(T)                                                                                \
     DOTS(T, 1)                                                                                     \
