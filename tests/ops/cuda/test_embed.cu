@@ -1,4 +1,5 @@
-/* embed_rows out of F64 tables and plain rows, gather_rows: against the exact weights. */
+/* embed_rows out of F64 tables and plain rows, gather_rows, gather_columns: against the exact
+ * weights. */
 #include "tests/ops/cuda/f64_case.cuh"
 #include "tests/ops/cuda/late.cuh"
 
@@ -164,6 +165,30 @@ static void test_gather(int n_cols, int x_spare, int y_spare)
         }
 }
 
+/* order is no permutation: a column may be asked for twice. */
+static void test_columns(int n_cols, int rows, int x_spare, int y_spare)
+{
+    struct random_numbers random = { (uint64_t)(n_cols + rows) };
+    const int x_stride = n_cols + x_spare, y_stride = n_cols + y_spare;
+    std::vector<uint16_t> x((size_t)(rows * x_stride));
+    for (uint16_t &v : x)
+        v = (uint16_t)(random.next() & 0x3fff); /* finite */
+    std::vector<int32_t> order((size_t)n_cols);
+    for (int32_t &column : order)
+        column = (int32_t)(random.next() % (uint64_t)n_cols);
+    device_array<uint16_t> x_device(x), y((size_t)(rows * y_stride));
+    device_array<int32_t> order_device(order);
+    const struct late x_late(x_device);
+    CUDA(gather_columns(&harness.launch, x_device.data(), x_stride, order_device.data(), rows,
+                        n_cols, y.data(), y_stride));
+    const std::vector<uint16_t> found = y.read();
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < y_stride; i++) {
+            const int wanted = i >= n_cols ? 0xffff : x[(size_t)(r * x_stride + order[(size_t)i])];
+            EXPECT(found[(size_t)(r * y_stride + i)] == wanted, "row %d column %d", r, i);
+        }
+}
+
 int main(int argc, char **argv)
 {
     harness_init(argc, argv);
@@ -193,5 +218,8 @@ int main(int argc, char **argv)
     CASE("gather 1") test_gather(1, 0, 0);
     CASE("gather 1040") test_gather(1040, 0, 8);
     CASE("gather 1041") test_gather(1041, 3, 0);
+    CASE("columns 1") test_columns(1, 1, 0, 0);
+    CASE("columns 1040") test_columns(1040, 5, 0, 8);
+    CASE("columns 2049") test_columns(2049, 3, 3, 1);
     return harness_end();
 }
