@@ -45,7 +45,8 @@ struct memory {
     uint32_t bins[BINS];
     uint32_t words[2][WARPS_MAX];
     uint32_t n_list;
-    struct ranked chosen;
+    struct ranked chosen; /* who writes it has met a barrier since it was read: histogram,
+                             list_sort, tie_border and slices_load begin with one */
 };
 /* A row while it is searched. */
 struct row {
@@ -397,7 +398,6 @@ DEVICE struct cut list_border(struct memory *m, const struct row &r, int32_t n, 
     }
     block_sync();
     const struct cut cut = { m->chosen.key, m->chosen.id };
-    block_sync();
     return cut;
 }
 /* The number'th (from 1) token, by id, of those with this key that stay. */
@@ -427,7 +427,6 @@ DEVICE struct cut tie_border(struct memory *m, const struct row &r, struct cut c
         }
     block_sync();
     const struct cut border = { key, m->chosen.id };
-    block_sync();
     return border;
 }
 
