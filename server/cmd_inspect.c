@@ -71,7 +71,42 @@ static void print_config(struct buf *out, const struct config *c)
         if (c->windows[g] > 0)
             line(out, "window", "%d tokens in %d layers", (int)c->windows[g],
                  (int)c->group_layers[g]);
-    line(out, "quantized", "%s", c->quant.method == QUANT_NONE ? "no" : c->quant.name);
+}
+
+/* Which formats the files hold, and in how many tensors each. */
+static void print_quantized(struct buf *out, const struct inspection *in)
+{
+    enum { KINDS_MAX = 16 };
+    struct {
+        const char *name;
+        int32_t length, n;
+    } kinds[KINDS_MAX];
+    int32_t n_kinds = 0;
+    char text[600] = "no";
+    for (int32_t i = 0; i < in->n_slots; i++) {
+        const char *stored = in->slots[i].stored; /* "Q4_K (4.5 bits)"; unquantized: "bf16" */
+        const int32_t length = (int32_t)strcspn(stored, " ");
+        if (stored[length] == 0)
+            continue;
+        int32_t k = 0;
+        while (k < n_kinds &&
+               (kinds[k].length != length || memcmp(kinds[k].name, stored, (size_t)length) != 0))
+            k++;
+        if (k == n_kinds && n_kinds < KINDS_MAX) {
+            kinds[k].name = stored;
+            kinds[k].length = length;
+            kinds[n_kinds++].n = 0;
+        }
+        if (k < n_kinds)
+            kinds[k].n++;
+    }
+    size_t n = 0;
+    for (int32_t k = 0; k < n_kinds; k++)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%.*s in %d", k > 0 ? ", " : "",
+                              kinds[k].length, kinds[k].name, kinds[k].n);
+    if (n_kinds > 0)
+        snprintf(text + n, sizeof text - n, " of %d tensors", (int)in->n_slots);
+    line(out, "quantized", "%s", text);
 }
 
 static void print_model(struct buf *out, const struct inspection *in)
@@ -86,6 +121,7 @@ static void print_model(struct buf *out, const struct inspection *in)
     line(out, "backend", "%s", m->be->name);
     line(out, "parameters", "%lld", (long long)m->n_parameters);
     print_config(out, &m->config);
+    print_quantized(out, in);
     line(out, "context", "%d tokens; the model allows %d", (int)m->ctx, (int)m->config.ctx_limit);
     line(out, "vocabulary", "%d; bos %d, eos %s", (int)m->vocab, (int)m->bos, eos);
     if (m->tokenizer != NULL)
