@@ -21,6 +21,11 @@ ALWAYS_FALSE = tuple(name + "(" for name in (
     "err_set err_set_field json_error refuse broken unsupported wrong_type part_error no_memory load_no_memory "
     "load_unsupported jinja_syntax parse_unexpected parse_memory").split())
 
+# Why a reader stays below the target: what no test can take.
+NOTES = {
+    "host/text/split_regex.c": "the rest is PCRE2's own memory running out, and a PCRE2 without JIT",
+}
+
 
 def measure(sources):
     """source -> (lines, lines reached, [(condition's place, taken true, taken false)])"""
@@ -78,7 +83,7 @@ def main():
         return
     print(f"{'reader':<34} {'lines':>6} {'reached':>8} {'branches':>9} {'taken':>8}")
     total = [0, 0, 0, 0]
-    below = []
+    below, notes = [], []
     for source in sources:
         lines, reached, conditions = measured[source]
         rows = branches_of(source, conditions)
@@ -88,9 +93,12 @@ def main():
         percent = 100 * taken / branches if branches else 100.0
         if percent < TARGET:
             below.append(source)
+            if source in NOTES:
+                notes.append(f"{source}: {NOTES[source]}")
         print(f"{source:<34} {lines:>6} {100 * reached / lines:>6.1f} % {branches:>9} {percent:>6.1f} %"
               f"{'' if percent >= TARGET else '  <'}")
     print(f"{'all':<34} {total[0]:>6} {100 * total[1] / total[0]:>6.1f} % {total[2]:>9} {100 * total[3] / total[2]:>6.1f} %")
+    print("".join(note + "\n" for note in notes), end="")
     print(f"{len(sources) - len(below)} of {len(sources)} readers have {TARGET:.0f} % of their branches taken")
 
 
