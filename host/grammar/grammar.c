@@ -100,6 +100,7 @@ void grammar_state_copy(struct grammar_state *to, const struct grammar_state *fr
     to->vocab = from->vocab;
     to->closed = from->closed;
     to->places.n_words = from->places.n_words;
+    to->places.n_places = from->places.n_places;
     to->places.ended = from->places.ended;
     memcpy(to->places.words, from->places.words, from->places.n_words * sizeof(uint32_t));
 }

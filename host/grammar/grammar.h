@@ -111,9 +111,11 @@ void grammar_state_close(struct grammar_state *state);
 void grammar_state_copy(struct grammar_state *to, const struct grammar_state *from);
 
 /* mask[(n_tokens + 31) / 32]: bit per token, 1 = allowed; bits behind n_tokens are 0. A bit is set
- * exactly when grammar_advance would return true. False: no token is allowed, eos neither; with
- * tokens for all 256 bytes that only happens behind eos. The caller ends the sequence with an
- * error. */
+ * when grammar_advance would return true, and only then; but where a grammar keeps so many ways
+ * open that working it out would hold up the thread (over about 5 ms), tokens of more than a few
+ * bytes are left out, one byte at the least being looked at. False: no token is allowed, eos
+ * neither; with tokens for all 256 bytes that only happens behind eos. The caller ends the sequence
+ * with an error. */
 MUST_USE bool grammar_mask(struct grammar_state *state, uint32_t *mask);
 /* Take one token. False: it is not allowed, and the state is unchanged. Behind eos nothing is. */
 MUST_USE bool grammar_advance(struct grammar_state *state, int32_t token);

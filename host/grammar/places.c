@@ -128,13 +128,14 @@ static void take_places(const struct automaton *a, struct places_scratch *s, str
         }
         memcpy(to->words + to->n_words, place, (2 + place[1]) * sizeof *place);
         to->n_words += 2 + place[1];
+        to->n_places++;
     }
 }
 
 static void begin(struct places_scratch *s, struct places *to)
 {
     s->n_words = s->n_sorted = s->n_pending = s->most_calls = 0;
-    to->n_words = 0;
+    to->n_words = to->n_places = 0;
     to->ended = to->narrowed = false;
 }
 

@@ -17,7 +17,7 @@ enum { ROOMY_WORDS = PLACES_WORDS };
 /* Places in ascending order, each [state, n_calls, state to return to, ... innermost last]. Only
  * places with an edge are kept. */
 struct places {
-    uint32_t n_words;
+    uint32_t n_words, n_places;
     bool ended; /* a place has come to the end of the text (or of what was opened in places_at) */
     bool narrowed; /* something was dropped for room or depth */
     uint32_t words[PLACES_WORDS];

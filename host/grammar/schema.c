@@ -167,7 +167,7 @@ uint32_t schema_below(struct schemas *s, uint32_t up, const char *keyword, const
         s->table[at & s->table_mask] = schema + 1;
     }
     if (!s->table)
-        work_refuse(work, ERR_REQUEST, "the schema takes too much memory");
+        work_refuse(work, ERR_MEMORY, "no memory to compile a schema");
     return work->failed ? 0 : schema;
 }
 
@@ -365,7 +365,7 @@ static uint32_t find_conjunction(struct schemas *s, const uint32_t *parts, uint3
         s->conjunction_table[at & s->conjunction_mask] = i + 1;
     }
     if (!s->conjunction_table)
-        work_refuse(work, ERR_REQUEST, "the schema takes too much memory");
+        work_refuse(work, ERR_MEMORY, "no memory to compile a schema");
     return i;
 }
 

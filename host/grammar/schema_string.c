@@ -116,6 +116,8 @@ bool schema_body_has(struct schemas *s, uint32_t body, const char *text)
     struct buf written;
     buf_init(&written, (size_t)1 << 24);
     buf_put_json_string(&written, text, strlen(text));
+    if (written.failed)
+        work_refuse(s->work, ERR_MEMORY, "no memory to compile a schema");
     bool has = !written.failed && written.length >= 2 &&
                expr_matches(s->work, body, written.bytes + 1, written.length - 2);
     buf_clear(&written);

@@ -138,9 +138,8 @@ static uint32_t written(struct schemas *s, const cJSON *value)
         buf_putc(&buf, ',');
         at = at->next;
     }
-    uint32_t text = buf.failed
-                        ? work_refuse(s->work, ERR_REQUEST, "a value of the schema is too long")
-                        : expr_text(s->work, buf.bytes, buf.length);
+    uint32_t text = buf.failed ? work_refuse(s->work, ERR_MEMORY, "no memory to compile a schema")
+                               : expr_text(s->work, buf.bytes, buf.length);
     buf_clear(&buf);
     return text;
 }

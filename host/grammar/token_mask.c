@@ -8,6 +8,12 @@
  * them. Masks are kept by set of places as well, which is what repeats while many sequences write
  * the same schema.
  *
+ * A grammar can keep hundreds of places open and make of every node of the trie another set
+ * (.*a.{60}), which would hold up everybody else for seconds. So a walk counts its work, by the
+ * sizes of the sets alone and not by what happens to be cached; where that is too much, the mask
+ * has the tokens of up to as many bytes as the work allows, of one at least. Each by itself is
+ * right, so nothing gets stuck.
+ *
  * Everything lies in the fixed room of the vocab. When it is full, all of it is forgotten and the
  * operation begins anew; when one operation alone fills it, it is done without the cache. */
 #include "host/grammar/vocab.h"
@@ -15,12 +21,15 @@
 
 enum { ROW_UNKNOWN = 0, ROW_DEAD = 1, ROW_DEAD_NARROWED = 2, ROW_SET = 3 };
 enum { SET_FULL = UINT32_MAX };
+/* Places walked from, above FREE_PLACES a node: about 5 ms. */
+enum { FREE_PLACES = 6, WORK_MAX = 48 << 10 };
 
 struct walk {
     struct grammar_vocab *v;
     const struct automaton *automaton;
     uint64_t owner;
-    bool full;
+    bool full, tired;
+    uint32_t work, depth_max; /* nodes below this depth are left out */
     /* What the sets met in this walk took, and tokens found. */
     bool narrowed;
     uint32_t scratch_words, most_calls;
@@ -82,6 +91,7 @@ static uint32_t know_set(struct walk *w, const struct places *places)
         .hash = hash,
         .words_at = v->n_words,
         .n_words = places->n_words,
+        .n_places = places->n_places,
         .ended = places->ended,
         .mask.n = MASK_NONE,
     };
@@ -163,8 +173,19 @@ static bool note_exit(struct walk *w, uint32_t i, bool ended)
     return w->n_exits++ < EXITS_MAX;
 }
 
+/* Count a node whose parent's set has this many places. False: too much. The first bytes are free.
+ */
+static inline bool can_go_on(struct walk *w, const struct trie_node *node, uint32_t n_places)
+{
+    if (n_places > FREE_PLACES && node->depth > 1)
+        w->work += n_places - FREE_PLACES;
+    w->tired |= w->work > WORK_MAX;
+    return !w->tired;
+}
+
 /* Over the nodes [from, to), whose parent (of depth `base`) stands at `set`. Nodes at which a place
- * comes to the end of what was opened are noted where `exits`. False: full. */
+ * comes to the end of what was opened are noted where `exits`. False: full. What was left out
+ * because it is too much is in w->tired. */
 static bool walk_nodes(struct walk *w, uint32_t from, uint32_t to, uint32_t base, uint32_t set,
                        bool exits)
 {
@@ -173,7 +194,10 @@ static bool walk_nodes(struct walk *w, uint32_t from, uint32_t to, uint32_t base
     v->nested[base] = 0;
     for (uint32_t i = from; i < to;) {
         const struct trie_node *node = &v->nodes[i];
-        uint32_t row = step(w, v->path[node->depth - 1], node->byte);
+        uint32_t before = v->path[node->depth - 1];
+        if (!can_go_on(w, node, v->sets[before].n_places))
+            return true;
+        uint32_t row = step(w, before, node->byte);
         if (row < ROW_SET) {
             if (w->full)
                 return false;
@@ -186,7 +210,7 @@ static bool walk_nodes(struct walk *w, uint32_t from, uint32_t to, uint32_t base
             allow_tokens(w, node->token);
         if (exits && !note_exit(w, i, at->ended))
             return true; /* too many to be of use */
-        i = at->n_words > 0 ? i + 1 : node->skip;
+        i = at->n_words > 0 && node->depth < w->depth_max ? i + 1 : node->skip;
     }
     return true;
 }
@@ -228,7 +252,11 @@ static void put_mask(const struct grammar_vocab *v, struct mask_ref ref, uint32_
 static struct walk begin_walk(struct grammar_vocab *v, const struct automaton *automaton,
                               uint64_t owner, uint32_t *mask)
 {
-    return (struct walk){ .v = v, .automaton = automaton, .owner = owner, .mask = mask };
+    return (struct walk){ .v = v,
+                          .automaton = automaton,
+                          .owner = owner,
+                          .mask = mask,
+                          .depth_max = GRAMMAR_TOKEN_BYTES_MAX };
 }
 
 /* The known state, worked out when it is not; NULL: full. `mask` is cleared room for the walk, and
@@ -258,7 +286,7 @@ static struct known_state *know_state(struct grammar_vocab *v, const struct auto
         .owner = state_owner,
         .state = state,
         .used = true,
-        .joint = w.n_exits > EXITS_MAX || w.narrowed || narrowed,
+        .joint = w.n_exits > EXITS_MAX || w.narrowed || narrowed || w.tired,
         .mask.n = MASK_NONE,
         .exits_at = v->n_lists,
         .n_exits = w.n_exits,
@@ -331,7 +359,7 @@ static enum made mask_of_places(struct walk *w, const struct places *places)
             !walk_exits(w, known, places->words + at))
             return MADE_FULL;
         room += (uint64_t)w->scratch_words * known->nested;
-        if (w->narrowed || room > ROOMY_WORDS)
+        if (w->narrowed || w->tired || room > ROOMY_WORDS)
             return MADE_NOT;
     }
     return MADE;
@@ -360,23 +388,52 @@ static void add_state_masks(struct walk *w, const struct places *places)
     }
 }
 
-/* Without the cache. */
-static void mask_plainly(struct walk *w, const struct places *places)
+/* walk_nodes over all of the trie, without the cache. */
+static void walk_plainly(struct walk *w, const struct places *places)
 {
     struct grammar_vocab *v = w->v;
     v->deep[0] = *places;
     for (uint32_t i = 0; i < v->n_nodes;) {
         const struct trie_node *node = &v->nodes[i];
         const struct places *from = &v->deep[node->depth - 1];
-        if (!places_step(w->automaton, &v->scratch, from->words, from->n_words, node->byte,
-                         &v->deep[node->depth])) {
-            i = node->skip;
-            continue;
-        }
-        if (node->token >= 0)
+        if (!can_go_on(w, node, from->n_places))
+            return;
+        bool alive = places_step(w->automaton, &v->scratch, from->words, from->n_words, node->byte,
+                                 &v->deep[node->depth]);
+        if (alive && node->token >= 0)
             allow_tokens(w, node->token);
-        i++;
+        i = alive && node->depth < w->depth_max ? i + 1 : node->skip;
     }
+}
+
+/* All places at once, from the set (SET_FULL: without the cache), into the cleared mask. False:
+ * full. */
+static bool walk_all(struct walk *w, const struct places *places, uint32_t set, uint32_t depth_max)
+{
+    memset(w->mask, 0, w->v->n_mask_words * sizeof *w->mask);
+    w->n_list = w->work = 0;
+    w->tired = false;
+    w->depth_max = depth_max;
+    if (set != SET_FULL)
+        return walk_nodes(w, 0, w->v->n_nodes, 0, set, false);
+    walk_plainly(w, places);
+    return true;
+}
+
+static bool mask_of_all(struct walk *w, const struct places *places, uint32_t set)
+{
+    if (!walk_all(w, places, set, GRAMMAR_TOKEN_BYTES_MAX))
+        return false;
+    if (!w->tired)
+        return true;
+    uint32_t depth = 1; /* never too much */
+    for (; depth < GRAMMAR_TOKEN_BYTES_MAX; depth++) {
+        if (!walk_all(w, places, set, depth + 1))
+            return false;
+        if (w->tired)
+            break;
+    }
+    return walk_all(w, places, set, depth);
 }
 
 /* False: full; the mask is in an unknown state then. */
@@ -394,9 +451,7 @@ static bool mask_with_cache(struct walk *w, const struct places *places)
     if (made == MADE) {
         add_state_masks(w, places);
     } else if (made == MADE_NOT) {
-        memset(w->mask, 0, v->n_mask_words * sizeof *w->mask);
-        w->n_list = 0;
-        if (!walk_nodes(w, 0, v->n_nodes, 0, set, false))
+        if (!mask_of_all(w, places, set))
             made = MADE_FULL;
     }
     if (made == MADE_FULL)
@@ -415,7 +470,7 @@ void token_mask(struct grammar_vocab *vocab, const struct automaton *automaton, 
         struct walk w = begin_walk(vocab, automaton, owner, mask);
         memset(mask, 0, vocab->n_mask_words * sizeof *mask);
         if (attempt == 2) {
-            mask_plainly(&w, places);
+            mask_of_all(&w, places, SET_FULL);
             return;
         }
         if (mask_with_cache(&w, places))
@@ -438,6 +493,7 @@ bool token_advance(struct grammar_vocab *vocab, const struct automaton *automato
     if (!w.full) {
         const struct known_set *end = &vocab->sets[set];
         places->n_words = end->n_words;
+        places->n_places = end->n_places;
         places->ended = end->ended;
         memcpy(places->words, vocab->words + end->words_at, end->n_words * sizeof *places->words);
         return true;

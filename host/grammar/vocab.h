@@ -20,7 +20,7 @@ enum { MASK_NONE = UINT32_MAX, MASK_BITS = UINT32_MAX - 1 };
 /* A set of places, known by number. Row i of `next` is where its bytes lead. */
 struct known_set {
     uint64_t owner;
-    uint32_t hash, words_at, n_words;
+    uint32_t hash, words_at, n_words, n_places;
     uint32_t scratch_words, most_calls; /* of the step that made it */
     bool ended, narrowed;
     struct mask_ref mask;

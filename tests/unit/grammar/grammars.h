@@ -148,6 +148,9 @@ static inline struct grammar_vocab *test_vocab(size_t cache_bytes)
     return test_vocab_of(pieces, sizeof pieces / sizeof pieces[0], cache_bytes);
 }
 
+/* Of a grammar with hundreds of places at once, long tokens may be left out. */
+static bool masks_may_be_short;
+
 /* Does the mask say of each token what grammar_advance does? */
 static inline void check_mask(struct grammar_state *state, struct grammar_state *spare,
                               const uint32_t *mask)
@@ -155,7 +158,7 @@ static inline void check_mask(struct grammar_state *state, struct grammar_state 
     for (int32_t token = 0; token < TEST_TOKENS; token++) {
         bool allowed = mask[token >> 5] >> (token & 31) & 1;
         grammar_state_copy(spare, state);
-        if (grammar_advance(spare, token) != allowed)
+        if (grammar_advance(spare, token) != allowed && (allowed || !masks_may_be_short))
             fail_msg("token %d: the mask says %d, advance the opposite", token, allowed);
     }
 }

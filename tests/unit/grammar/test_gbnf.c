@@ -152,6 +152,7 @@ static void test_walks(void **state)
         assert_ok(
             grammar_compile_gbnf(&grammar, grammars[i], strlen(grammars[i]), &GRAMMAR_LIMITS, &err),
             &err);
+        masks_may_be_short = strstr(grammars[i], "c root") != NULL; /* 2^n ways behind n a's */
         for (uint64_t seed = 0; seed < 6; seed++)
             random_text(grammar, seed % 2 ? small : vocab, NULL, seed, 80, NULL, 0);
         grammar_close(grammar);

@@ -275,6 +275,52 @@ static void test_states(void **state)
     grammar_vocab_close(vocab);
 }
 
+/* 60 places at once and another set at every node: the mask is a part of the truth, and never
+ * empty. */
+static void test_wide(void **state)
+{
+    enum { N = 30000, WORDS = (N + 31) / 32 };
+    static struct grammar_text tokens[N];
+    static char bytes[N][4];
+    static uint32_t mask[WORDS];
+    static const char pattern[] = "(.|\\n)*a[a-z]{300}";
+    const int32_t eos = N - 1;
+    struct grammar_vocab *vocab;
+    struct grammar *grammar;
+    struct grammar_state *place, *spare;
+    struct err err;
+    int n_left_out = 0;
+    (void)state;
+    for (int i = 0; i < N - 1; i++) {
+        size_t n = i < 256 ? 1 : 4;
+        for (size_t k = 0; k < n; k++)
+            bytes[i][k] = (char)(i < 256 ? i : 'a' + (i >> 4 * (int)k) % 16);
+        tokens[i] = (struct grammar_text){ bytes[i], n };
+    }
+    assert_ok(grammar_vocab_open(&vocab, tokens, N, &eos, 1, 1 << 24, &err), &err);
+    assert_ok(grammar_compile_regex(&grammar, pattern, strlen(pattern), &GRAMMAR_LIMITS, &err),
+              &err);
+    assert_ok(grammar_state_open(&place, grammar, vocab, &err), &err);
+    assert_ok(grammar_state_open(&spare, grammar, vocab, &err), &err);
+    for (int n = 0; n < 100; n++) {
+        assert_true(grammar_mask(place, mask));
+        for (int32_t token = 0; token < N; token += n % 10 ? 997 : 31) {
+            grammar_state_copy(spare, place);
+            bool allowed = mask[token >> 5] >> (token & 31) & 1;
+            bool possible = grammar_advance(spare, token);
+            assert_true(possible || !allowed);
+            assert_true(allowed || !possible || tokens[token].length > 1);
+            n_left_out += possible && !allowed;
+        }
+        assert_true(grammar_advance(place, 'a'));
+    }
+    assert_true(n_left_out > 0);
+    grammar_state_close(place);
+    grammar_state_close(spare);
+    grammar_close(grammar);
+    grammar_vocab_close(vocab);
+}
+
 /* A vocabulary without the byte that is needed next: the mask says so. */
 static void test_stuck(void **state)
 {
@@ -303,7 +349,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_texts), cmocka_unit_test(test_refused), cmocka_unit_test(test_walks),
         cmocka_unit_test(test_large), cmocka_unit_test(test_choice),  cmocka_unit_test(test_states),
-        cmocka_unit_test(test_stuck),
+        cmocka_unit_test(test_stuck), cmocka_unit_test(test_wide),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
