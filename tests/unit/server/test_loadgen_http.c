@@ -1,5 +1,6 @@
 /* Replies and events are read alike however their bytes were cut; what is not HTTP is refused. */
 #include "tests/support/support.h"
+#include "host/base/rng.h"
 #include "server/loadgen_http.h"
 
 struct seen {
@@ -202,6 +203,79 @@ static void what_is_not_http_is_refused(void **state)
     }
 }
 
+/* What came of a reply: the same for every way to cut it. */
+struct outcome {
+    bool ok, done, ended;
+    int32_t status;
+    struct seen seen;
+};
+
+static void read_reply(struct outcome *o, const char *text, size_t n, uint64_t seed)
+{
+    struct http_reader reader;
+    struct err err = { 0 };
+    size_t used = 0;
+    *o = (struct outcome){ .ok = true };
+    seen_open(&o->seen);
+    http_reader_init(&reader);
+    for (size_t at = 0, k = 0; o->ok && at < n && reader.part != HTTP_DONE; k++) {
+        size_t step = seed == 0 ? n : 1 + (size_t)(rng_uniform(seed, 1, k) * 40);
+        size_t to = at + step < n ? at + step : n;
+        o->ok = feed(&reader, &o->seen, text, at, to, &used, &err);
+        at = to;
+    }
+    o->done = reader.part == HTTP_DONE;
+    o->ended = o->ok && http_reader_end(&reader);
+    o->status = reader.status;
+    http_reader_clear(&reader);
+}
+
+/* Replies with bytes changed, left out and doubled: never more than the bytes there are, and whole
+ * or in pieces the same comes of them. What was read before a mistake was found may differ. */
+static void spoiled_replies_are_read_alike(void **state)
+{
+    (void)state;
+    enum { N = 30000 };
+    int n_bad = 0;
+    for (uint64_t i = 0; i < N; i++) {
+        const size_t n_replies = sizeof replies / sizeof replies[0];
+        char text[600];
+        size_t n = strlen(replies[i % n_replies].reply);
+        memcpy(text, replies[i % n_replies].reply, n);
+        for (uint64_t k = 0; k < 1 + i % 4; k++) {
+            static const char bytes[] = "\r\n:;0a1 \0dC\xff";
+            size_t at = (size_t)(rng_uniform(i, 2, 3 * k) * (double)n);
+            double kind = rng_uniform(i, 2, 3 * k + 1);
+            if (kind < 0.4) {
+                text[at] = bytes[(size_t)(rng_uniform(i, 2, 3 * k + 2) * (sizeof bytes - 1))];
+            } else if (kind < 0.7) {
+                memmove(text + at, text + at + 1, n - at - 1);
+                n--;
+            } else {
+                memmove(text + at + 1, text + at, n - at);
+                n++;
+            }
+        }
+        struct outcome whole, pieces;
+        read_reply(&whole, text, n, 0);
+        read_reply(&pieces, text, n, i + 1);
+        assert_int_equal(whole.ok, pieces.ok);
+        assert_int_equal(whole.done, pieces.done);
+        assert_int_equal(whole.ended, pieces.ended);
+        n_bad += !whole.ok;
+        if (whole.ok) {
+            assert_int_equal(whole.status, pieces.status);
+            assert_int_equal(whole.seen.body.length, pieces.seen.body.length);
+            assert_memory_equal(buf_text(&whole.seen.body), buf_text(&pieces.seen.body),
+                                whole.seen.body.length);
+            assert_string_equal(buf_text(&whole.seen.events), buf_text(&pieces.seen.events));
+        }
+        seen_close(&whole.seen);
+        seen_close(&pieces.seen);
+    }
+    assert_in_range(n_bad, N / 20, N * 3 / 4);
+}
+
 static void heads_have_a_limit(void **state)
 {
     (void)state;
@@ -234,6 +308,7 @@ int main(void)
         cmocka_unit_test(a_reply_takes_no_more_than_its_own),
         cmocka_unit_test(an_early_end_is_seen),
         cmocka_unit_test(what_is_not_http_is_refused),
+        cmocka_unit_test(spoiled_replies_are_read_alike),
         cmocka_unit_test(heads_have_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
