@@ -105,7 +105,7 @@ static bool drain(struct request *request, struct detok *detok, struct buf *out,
         } else {
             detok_flush(detok, out);
             *finish = event.finish;
-            *n_tokens += event.finish == FINISH_STOP;
+            *n_tokens += event.finish == FINISH_STOP && event.finish_token >= 0;
             more = false;
         }
     }

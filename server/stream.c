@@ -355,7 +355,7 @@ static void on_done(struct exchange *x, struct choice *c, const struct event *ev
                     const struct top *tops)
 {
     const struct generate *g = &x->job->generate;
-    if (event->finish == FINISH_STOP) {
+    if (event->finish == FINISH_STOP && event->finish_token >= 0) {
         count_token(x, c, event->time_ns);
         c->sum_logprob += (double)event->logprob;
         keep(c, g, event->finish_token, event->logprob, tops, event->n_top, false, false);

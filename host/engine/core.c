@@ -1,5 +1,7 @@
 /* core.c - requests in, events out, one step at a time. See core.h. */
 #include "host/engine/core.h"
+#include "host/base/clock.h"
+#include "host/grammar/grammar.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +36,9 @@ static bool options_valid(const struct engine_options *o, struct err *err)
 bool core_open(struct core *core, const struct engine_device *device,
                const struct engine_options *options, int32_t n_steps, struct err *err)
 {
-    *core = (struct core){ .options = *options, .vocab = device->vocab };
+    *core = (struct core){ .options = *options,
+                           .vocab = device->vocab,
+                           .mask_words = (device->vocab + 31) / 32 };
     CHECK(n_steps >= 1 && n_steps <= CORE_STEPS_MAX);
     if (!options_valid(options, err))
         return false;
@@ -53,7 +57,10 @@ bool core_open(struct core *core, const struct engine_device *device,
     for (int32_t i = 0; i < n_steps; i++) {
         struct core_step *step = &core->steps[i];
         step->ends = calloc((size_t)options->max_seqs, sizeof *step->ends);
-        if (!step->ends) {
+        if (options->grammar_vocab) /* not touched before it is used */
+            step->masks =
+                malloc((size_t)options->max_seqs * (size_t)core->mask_words * sizeof *step->masks);
+        if (!step->ends || (options->grammar_vocab && !step->masks)) {
             err_set(err, ERR_MEMORY, "no memory for steps of %d sequences", options->max_seqs);
             goto fail;
         }
@@ -74,6 +81,7 @@ void core_close(struct core *core)
         plan_clear(&core->steps[i].plan);
         batch_build_clear(&core->steps[i].build);
         free(core->steps[i].ends);
+        free(core->steps[i].masks);
     }
     scheduler_clear(&core->scheduler);
     kv_pool_clear(&core->pool);
@@ -99,6 +107,8 @@ bool core_accepts(const struct core *core, const struct request *request, struct
         if (request->prompt[i] < 0 || request->prompt[i] >= core->vocab)
             return err_set(err, ERR_REQUEST, "prompt token %d is %d, the vocabulary has %d", i,
                            request->prompt[i], core->vocab);
+    if (request->grammar && !o->grammar_vocab)
+        return err_set(err, ERR_REQUEST, "grammars need a tokenizer, which this model has not");
     CHECK(request->sampling.n_top <= (request->n_top > 0 ? request->n_top : 0));
     int32_t n_positions = request->n_prompt + request->max_tokens - (request->max_tokens > 0);
     int32_t g, wanted;
@@ -109,14 +119,6 @@ bool core_accepts(const struct core *core, const struct request *request, struct
                        request->n_prompt, request->max_tokens, wanted, g,
                        core->pool.groups[g].n_pages);
     return true;
-}
-
-void core_add(struct core *core, struct request *request)
-{
-    struct run *run = request->engine_private;
-    CHECK(run != NULL && run->request == request);
-    for (int32_t i = 0; i < request->n_seqs; i++)
-        scheduler_add(&core->scheduler, &run->seqs[i]);
 }
 
 /* ---- events ---- */
@@ -166,6 +168,8 @@ static void end_seq(struct core *core, struct seq *seq, enum finish finish,
                            .finish = finish,
                            .finish_token = stop ? stop->token : -1,
                            .time_ns = now_ns };
+    grammar_state_close(seq->grammar);
+    seq->grammar = NULL;
     scheduler_drop(&core->scheduler, seq);
     send(core, seq, event, stop);
     seq->run->n_done++;
@@ -179,6 +183,20 @@ static void end_with_text(struct core *core, struct seq *seq, enum finish finish
     if (text && request->error_text[0] == '\0')
         snprintf(request->error_text, sizeof request->error_text, "%s", text);
     end_seq(core, seq, finish, NULL, now_ns);
+}
+
+void core_add(struct core *core, struct request *request)
+{
+    struct run *run = request->engine_private;
+    CHECK(run != NULL && run->request == request);
+    for (int32_t i = 0; i < request->n_seqs; i++) {
+        struct seq *seq = &run->seqs[i];
+        struct err err;
+        scheduler_add(&core->scheduler, seq);
+        if (request->grammar &&
+            !grammar_state_open(&seq->grammar, request->grammar, core->options.grammar_vocab, &err))
+            end_with_text(core, seq, FINISH_ERROR, err.text, clock_ns());
+    }
 }
 
 void core_end_all(struct core *core, enum finish finish, const char *text, uint64_t now_ns)
@@ -235,13 +253,54 @@ static bool is_stop(const struct core *core, const struct request *request, int3
     return false;
 }
 
+void core_fill_masks(struct core *core, struct core_step *step)
+{
+    struct sample_row *row = step->build.rows;
+    step->n_masked = 0;
+    for (int32_t i = 0; i < step->plan.n_items; i++) {
+        const struct plan_item *item = &step->plan.items[i];
+        row += item->n_score;
+        if (!item->draws)
+            continue;
+        struct seq *seq = item->seq;
+        if (seq->grammar) {
+            uint32_t *mask = step->masks + (size_t)i * (size_t)core->mask_words;
+            CHECK(!row->in_flight);
+            if (!grammar_mask(seq->grammar, mask)) /* none: then none is drawn */
+                memset(mask, 0, (size_t)core->mask_words * sizeof *mask);
+            /* No ordinary token stands for the end of a text. */
+            for (int32_t k = 0; seq->run->request->ignore_eos && k < core->options.n_eos; k++)
+                mask[core->options.eos[k] / 32] &= ~(1u << core->options.eos[k] % 32);
+            row->mask = mask;
+            step->n_masked++;
+        }
+        row++;
+    }
+}
+
+/* Its next token, which was drawn and ends nothing by itself. */
+static struct core_end advance(struct seq *seq)
+{
+    if (seq->grammar) {
+        CHECK(grammar_advance(seq->grammar, seq->tokens[seq->n_tokens - 1]));
+        if (grammar_complete(seq->grammar))
+            return (struct core_end){ .finish = FINISH_STOP };
+    }
+    return (struct core_end){ .finish = seq->n_tokens == seq->limit ? FINISH_LENGTH : FINISH_NONE };
+}
+
 static struct core_end take_token(struct core *core, struct seq *seq, const struct sample_out *out,
                                   uint64_t now_ns)
 {
     struct request *request = seq->run->request;
+    if (out->token < 0) /* outs_valid: it has a grammar */
+        return (struct core_end){ FINISH_ERROR,
+                                  "no token is left that the grammar allows, with what logit_bias, "
+                                  "bad_words, allowed_token_ids and min_tokens exclude",
+                                  NULL };
     core->counts.generated_tokens++; /* drawn: a stop token is one too, as in usage */
     if (is_stop(core, request, out->token))
-        return (struct core_end){ FINISH_STOP, out };
+        return (struct core_end){ FINISH_STOP, NULL, out };
     CHECK(seq->n_tokens < seq->known && seq->known <= seq->limit);
     seq->tokens[seq->n_tokens++] = out->token;
     if (request->first_token_ns == 0)
@@ -250,7 +309,7 @@ static struct core_end take_token(struct core *core, struct seq *seq, const stru
         .kind = EVENT_TOKEN, .token = out->token, .finish_token = -1, .time_ns = now_ns
     };
     send(core, seq, event, out);
-    return (struct core_end){ seq->n_tokens == seq->limit ? FINISH_LENGTH : FINISH_NONE, NULL };
+    return advance(seq);
 }
 
 static void take_score(struct prompt_logprobs *scores, int32_t target, const struct sample_out *out)
@@ -276,11 +335,14 @@ static void report_progress(struct core *core, struct seq *seq)
 
 static bool outs_valid(const struct core *core, const struct core_step *step, struct err *err)
 {
-    for (int32_t i = 0; i < step->plan.n_logit_rows; i++)
-        if (step->build.outs[i].token < 0 || step->build.outs[i].token >= core->vocab)
+    for (int32_t i = 0; i < step->plan.n_logit_rows; i++) {
+        const int32_t token = step->build.outs[i].token;
+        if (token == -1 && step->build.rows[i].mask) /* its grammar's affair: take_token */
+            continue;
+        if (token < 0 || token >= core->vocab)
             return err_set(err, ERR_DEVICE,
-                           "no token could be drawn (got %d): the logits are not finite",
-                           step->build.outs[i].token);
+                           "no token could be drawn (got %d): the logits are not finite", token);
+    }
     return true;
 }
 
@@ -326,7 +388,7 @@ bool core_commit(struct core *core, struct core_step *step, uint64_t now_ns, str
     const struct sample_out *out = step->build.outs;
     for (int32_t i = 0; i < plan->n_items; i++) {
         const struct plan_item *item = &plan->items[i];
-        step->ends[i] = (struct core_end){ FINISH_NONE, NULL };
+        step->ends[i] = (struct core_end){ .finish = FINISH_NONE };
         if (!scheduler_is_live(s, item)) { /* ended since */
             out += item->n_score + item->draws;
             continue;
@@ -343,7 +405,9 @@ bool core_commit(struct core *core, struct core_step *step, uint64_t now_ns, str
             continue;
         struct seq *seq = item->seq;
         report_progress(core, seq);
-        if (step->ends[i].finish != FINISH_NONE)
+        if (step->ends[i].finish == FINISH_ERROR)
+            end_with_text(core, seq, FINISH_ERROR, step->ends[i].text, now_ns);
+        else if (step->ends[i].finish != FINISH_NONE)
             end_seq(core, seq, step->ends[i].finish, step->ends[i].out, now_ns);
         else if (seq->limit == seq->n_prompt && seq->computed == seq->end)
             end_seq(core, seq, FINISH_LENGTH, NULL, now_ns); /* max_tokens 0 */

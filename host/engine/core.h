@@ -1,9 +1,9 @@
 /* core.h - the engine without its thread: from requests to batches, from tokens to events.
  *
  * Whoever drives it: add requests; then over and over sweep, plan, run the step's batch on a
- * device, commit. With two steps the next may be planned before the last is committed: engine.c.
- * Every sequence gets exactly one EVENT_DONE, and room for it is kept in its outbox. One thread;
- * allocates in open, never later. */
+ * device (filling masks meanwhile), commit. With two steps the next may be planned before the last
+ * is committed: engine.c. Every sequence gets exactly one EVENT_DONE, and room for it is kept in
+ * its outbox. One thread; allocates in open, never later. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,12 +16,16 @@ enum { CORE_STEPS_MAX = 2 };
 /* What commit found out about an item. */
 struct core_end {
     enum finish finish;
+    const char *text;             /* of FINISH_ERROR */
     const struct sample_out *out; /* of the stop token */
 };
 struct core_step {
     struct plan plan;
     struct batch_build build; /* batch, rows, and outs for the device to fill */
     struct core_end *ends;    /* [max_seqs] */
+    uint32_t *masks;          /* [max_seqs][mask_words], by item; NULL without grammars */
+    int32_t n_masked;         /* items with one: nothing is planned ahead of such a step, for
+                                 their next masks hang on its tokens */
 };
 struct core_counts {
     uint64_t generated_tokens, steps, rows;
@@ -31,7 +35,7 @@ struct core_counts {
 };
 struct core {
     struct engine_options options; /* eos borrowed */
-    int32_t vocab;
+    int32_t vocab, mask_words;
     struct kv_pool pool;
     struct prefix_cache cache;
     struct scheduler scheduler;
@@ -54,6 +58,8 @@ void core_sweep(struct core *core, uint64_t now_ns);
 /* The next step, in core->steps[which], or NULL when there is nothing to compute. */
 struct core_step *core_plan(struct core *core, int32_t which, int32_t step_tokens,
                             int32_t chunk_tokens, uint64_t now_ns);
+/* The masks of the step's rows, by the places of their sequences in their grammars. */
+void core_fill_masks(struct core *core, struct core_step *step);
 /* The device has filled the step's outs. False, and the step was abandoned: they are not what a
  * sampler gives (not finite logits); then core_end_all. */
 MUST_USE bool core_commit(struct core *core, struct core_step *step, uint64_t now_ns,

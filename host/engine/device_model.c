@@ -6,7 +6,8 @@
 #include "host/model/model.h"
 
 static bool launch(void *self, const struct batch *batch, const struct sample_row *rows,
-                   int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat)
+                   int32_t n_rows, struct sample_out *outs, const struct step_masks *masks,
+                   _Atomic uint64_t *beat)
 {
     struct engine_model_device *device = self;
     struct backend *be = device->model->be;
@@ -15,6 +16,7 @@ static bool launch(void *self, const struct batch *batch, const struct sample_ro
         CHECK(batch->tokens[i] >= 0 ||
               (be->steps_max > 1 && batch->tokens[i] == BATCH_TOKEN_IN_FLIGHT));
     model_forward(device->model, batch, device->kv, NULL, NULL, beat);
+    masks->fill(masks->self);
     struct sample_op op = {
         .logits = view_head(device->model->logits, n_rows),
         .rows = rows,

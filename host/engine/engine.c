@@ -230,15 +230,28 @@ static struct core_step *plan_step(struct engine *engine, int32_t *step_tokens, 
     return core_plan(&engine->core, engine->next_step, o->step_tokens_max, chunk, now_ns);
 }
 
-/* True: it is still running. */
+struct masks_of {
+    struct core *core;
+    struct core_step *step;
+};
+static void fill_masks(void *self)
+{
+    const struct masks_of *of = self;
+    core_fill_masks(of->core, of->step);
+}
+/* True: it is still running, and the next may be planned. */
 static bool launch(struct engine *engine, struct core_step *step)
 {
     const struct batch_build *build = &step->build;
+    struct masks_of of = { &engine->core, step };
+    const struct step_masks masks = { fill_masks, &of };
     CHECK(engine->n_flights < engine->n_steps);
     engine->flights[engine->n_flights++] = (struct flight){ step, clock_ns() };
     engine->next_step = (engine->next_step + 1) % engine->n_steps;
-    return engine->device.launch(engine->device.self, &build->batch, build->rows,
-                                 step->plan.n_logit_rows, build->outs, &engine->stats->beat);
+    const bool runs =
+        engine->device.launch(engine->device.self, &build->batch, build->rows,
+                              step->plan.n_logit_rows, build->outs, &masks, &engine->stats->beat);
+    return runs && step->n_masked == 0;
 }
 
 /* Waits for the oldest step, and commits it. */

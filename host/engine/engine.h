@@ -3,7 +3,8 @@
  * submit from any thread; news are read by one thread (http), woken by an eventfd that is written
  * once a step. The engine never waits for a reader: a sequence is planned only while its outbox has
  * room for all its steps in flight; one whose reader is slow is the first to be preempted, and is
- * cancelled after `slow_ms_max`. The engine thread allocates nothing after start. */
+ * cancelled after `slow_ms_max`. The engine thread allocates nothing after start, but 16 KiB for
+ * each sequence that has a grammar. */
 #pragma once
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -13,7 +14,13 @@
 #include "host/backend/sampler.h"
 
 struct model;
+struct grammar_vocab;
 
+/* Fills the masks of the rows that were passed along with it. */
+struct step_masks {
+    void (*fill)(void *self);
+    void *self;
+};
 /* What runs a step: the model on its backend, or a fake one in tests. */
 struct engine_device {
     void *self;
@@ -27,11 +34,13 @@ struct engine_device {
     /* Steps that may be launched and not yet collected, 1 or 2. They run in order. */
     int32_t n_steps;
     /* Forward pass and sampling of one batch. rows[i].logit_row indexes the batch's logit rows.
-     * beat is incremented now and then. The batch, the rows and their histories are read before it
-     * returns; params and bans stay, and outs are filled, until collect. True: the step is still
-     * running, so this is the time to plan the next. */
+     * beat is incremented now and then. masks->fill is called once, between the two: where the
+     * forward pass is asynchronous it runs meanwhile. The batch, the rows, their masks and
+     * histories are read before it returns; params and bans stay, and outs are filled, until
+     * collect. True: the step is still running, so this is the time to plan the next. */
     bool (*launch)(void *self, const struct batch *batch, const struct sample_row *rows,
-                   int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat);
+                   int32_t n_rows, struct sample_out *outs, const struct step_masks *masks,
+                   _Atomic uint64_t *beat);
     /* Waits for the oldest step that was launched. False: the device has failed, and is asked for
      * nothing more. */
     bool (*collect)(void *self, struct err *err);
@@ -56,6 +65,9 @@ struct engine_options {
     bool overlap; /* a step is planned and launched while one runs, where the device can do that */
     const int32_t *eos; /* [n_eos], borrowed */
     int32_t n_eos;
+    /* The tokens as texts, the engine thread's alone from now on; borrowed. NULL: requests with a
+     * grammar are refused. */
+    struct grammar_vocab *grammar_vocab;
 };
 struct engine;
 MUST_USE bool engine_open(struct engine **engine, const struct engine_device *device,

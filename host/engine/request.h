@@ -12,6 +12,8 @@
 #include "host/base/err.h"
 #include "host/base/queue.h"
 
+struct grammar;
+
 enum finish {
     FINISH_NONE,
     FINISH_STOP,      /* an eos or stop token id (finish_token says which) */
@@ -30,7 +32,8 @@ struct event {
     float logprob; /* TOKEN, and DONE by STOP (of finish_token), when n_top >= 0 was asked for */
     int32_t n_top; /* likewise: entries valid in the stream's tops row for this ring place */
     enum finish finish;   /* DONE */
-    int32_t finish_token; /* DONE by STOP: the token id that ended it; it was not sent as a TOKEN */
+    int32_t finish_token; /* DONE by STOP: the token id that ended it; it was not sent as a TOKEN.
+                             -1: the text is whole by its grammar */
     uint64_t time_ns;     /* when it was committed (clock_ns) */
 };
 enum { OUTBOX_EVENTS = 32, SEQS_PER_REQUEST_MAX = 128 };
@@ -68,6 +71,10 @@ struct request {
     int32_t n_stop_tokens;
     struct sample_params
         sampling; /* what it points to is borrowed until the request has returned */
+    const struct grammar *grammar; /* what the output may be, or NULL; borrowed until the request
+                                      has returned. A sequence ends by STOP where its text is
+                                      whole, by LENGTH or CANCELLED anywhere, by ERROR where no
+                                      token is left that all its fields allow */
     struct prompt_logprobs *prompt_logprobs; /* owned, or NULL; such a request looks up no prefix */
     uint64_t salt;                           /* tenant: pages are only shared under an equal salt */
     int32_t priority;                        /* lower goes first; 0 default */

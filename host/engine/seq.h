@@ -21,6 +21,8 @@
 #include "host/engine/prefix_cache.h"
 #include "host/engine/request.h"
 
+struct grammar_state;
+
 enum seq_state { SEQ_WAITING, SEQ_LIVE, SEQ_DONE };
 
 struct seq {
@@ -40,7 +42,8 @@ struct seq {
     bool scores;      /* the prompt's log-probabilities are wanted */
     int32_t n_scored; /* tokens [1, n_scored) of the prompt have theirs, or are planned to */
 
-    struct sample_state sample; /* of its chain; changed by each token that is drawn */
+    struct grammar_state *grammar; /* behind its n_tokens; owned, NULL: none */
+    struct sample_state sample;    /* of its chain; changed by each token that is drawn */
 
     uint32_t epoch;       /* grows when preempted: rows in flight then count for nothing */
     int32_t item;         /* place in the plan being made, -1: none */

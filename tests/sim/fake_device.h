@@ -73,15 +73,25 @@ static inline bool fake_is_in(const int32_t *list, int32_t n, int32_t token)
             return true;
     return false;
 }
+static inline bool fake_allows(const int32_t *banned, int32_t n_banned, const uint32_t *mask,
+                               int32_t token)
+{
+    return !fake_is_in(banned, n_banned, token) &&
+           (mask == NULL || (mask[token / 32] >> (token % 32) & 1));
+}
 static inline int32_t fake_draw(uint64_t prefix, uint64_t seed, uint64_t index,
-                                const int32_t *banned, int32_t n_banned)
+                                const int32_t *banned, int32_t n_banned, const uint32_t *mask)
 {
     uint64_t hash = fake_mix(fake_mix(prefix, seed), index);
-    for (;; hash = fake_mix(hash, 1)) {
+    int32_t n_left = 0;
+    for (int32_t token = 0; token < FAKE_VOCAB; token++)
+        n_left += fake_allows(banned, n_banned, mask, token);
+    for (; n_left > 0; hash = fake_mix(hash, 1)) {
         int32_t token = (int32_t)(hash % FAKE_VOCAB);
-        if (!fake_is_in(banned, n_banned, token))
+        if (fake_allows(banned, n_banned, mask, token))
             return token;
     }
+    return -1;
 }
 static inline float fake_logprob(uint64_t prefix, int32_t token)
 {
@@ -220,7 +230,8 @@ static inline bool fake_step(void *self, const struct batch *batch, const struct
             return err_set(err, ERR_DEVICE, "logit row %d: position %lld after a row at %d", i,
                            (long long)row->position, batch->positions[batch_row]);
         if (row->target < 0) {
-            out->token = fake_draw(hash, row->params->seed, row->index, row->banned, row->n_banned);
+            out->token = fake_draw(hash, row->params->seed, row->index, row->banned, row->n_banned,
+                                   row->mask);
             device->drawn[s->slot] = out->token;
         }
         if (row->params->n_top >= 0) {
@@ -267,7 +278,8 @@ static inline bool fake_run(struct fake_device *device, struct fake_flight *f, s
     return fake_step(device, &f->batch, f->rows, f->n_rows, f->outs, f->beat, err);
 }
 static inline bool fake_launch(void *self, const struct batch *batch, const struct sample_row *rows,
-                               int32_t n_rows, struct sample_out *outs, _Atomic uint64_t *beat)
+                               int32_t n_rows, struct sample_out *outs,
+                               const struct step_masks *masks, _Atomic uint64_t *beat)
 {
     struct fake_device *device = self;
     bool late = device->depth == 2;
@@ -282,6 +294,7 @@ static inline bool fake_launch(void *self, const struct batch *batch, const stru
         CHECK(row->target >= 0 || row->in_flight == (batch->tokens[at] == BATCH_TOKEN_IN_FLIGHT));
         CHECK(row->target >= 0 || row->in_flight || row->history[n - 1] == batch->tokens[at]);
     }
+    masks->fill(masks->self);
     struct fake_flight *f = &device->flights[(device->first + device->n_flights) % 2];
     fake_copy(device, f, batch, rows, n_rows);
     f->outs = outs;
@@ -354,7 +367,7 @@ static inline int32_t fake_answer(const struct request *r, int32_t index, int32_
     *finish_token = -1;
     for (int32_t n = 0; n < r->max_tokens; n++) {
         int32_t token = fake_draw(hash, r->sampling.seed, (uint64_t)index, banned,
-                                  n < r->min_tokens ? n_banned : 0);
+                                  n < r->min_tokens ? n_banned : 0, NULL);
         if (fake_is_in(banned, n_banned, token)) {
             *finish = FINISH_STOP;
             *finish_token = token;
