@@ -1,11 +1,10 @@
-/* The other sources (schema, GBNF, tags), and what runs them: each allocation fails once: a clean
- * error, no leak (ASan). */
-* /
+/* The other sources (schema, GBNF, tags) and what runs them: each allocation fails once, with a
+ * clean error and no leak (ASan). */
 #include "tests/support/support.h"
 #include "tests/support/fail_alloc.h"
 #include "host/grammar/grammar.h"
 
-    static const char SCHEMA[] =
+static const char SCHEMA[] =
     "{\"properties\":{\"a\":{\"pattern\":\"^[a-c]+$\",\"maxLength\":9},\"b\":{\"enum\":[1,\"x\",{"
     "\"c\":2}]}},"
     "\"additionalProperties\":{\"type\":\"integer\",\"minimum\":3},\"required\":[\"a\"]}";
