@@ -46,21 +46,26 @@ def test_greedy_text_is_the_exact_arithmetics():
 
 def test_a_step_ahead_writes_the_same_text():
     """--overlap plans a step before the tokens of the last are known: nothing else changes. Greedy, drawn, from a
-    history with penalties, by typical_p (drawn by the host), stopped in flight by a string and by the end of text."""
+    history with penalties, by typical_p and by a chain (drawn by the host), of allowed tokens, stopped in flight
+    by a string and by the end of text."""
     bodies = [dict(temperature=0, logprobs=2), dict(temperature=1.1, seed=3, n=2), dict(temperature=0.9, seed=4, top_p=0.9, logprobs=0),
               dict(temperature=0.8, seed=5, repetition_penalty=1.3, frequency_penalty=0.4), dict(temperature=0, presence_penalty=1.5),
-              dict(temperature=1, seed=6, typical_p=0.7), dict(temperature=0, stop=[" "]), dict(temperature=0, min_tokens=2, max_tokens=8)]
+              dict(temperature=1, seed=6, typical_p=0.7),
+              dict(temperature=1, seed=7, mirostat=2, mirostat_tau=3, dry_multiplier=1, dry_allowed_length=0),
+              dict(temperature=1.2, seed=8, allowed_token_ids=list(range(300, 340)), logit_bias=[[300, False]]),
+              dict(temperature=0, stop=[" "]), dict(temperature=0, min_tokens=2, max_tokens=8)]
     texts = {}
     for overlap in ("off", "on"):
         s = start("--overlap", overlap)
         texts[overlap] = []
         for i, body in enumerate(bodies):
-            reply = s.complete([5 + i, 9, 11, 300], **{"max_tokens": 5, "ignore_eos": i < 6, **body})
+            reply = s.complete([5 + i, 9, 11, 300], **{"max_tokens": 5, "ignore_eos": i < 8, **body})
             assert reply.status == 200, reply.body
             texts[overlap].append(reply.json["choices"])
         assert s.stop() == 0
     for body, off, on in zip(bodies, texts["off"], texts["on"]):
         assert on == off, body
+    assert texts["on"][7][0]["text"]
 
 
 @pytest.mark.parametrize("overlap", ["off", "on"])
