@@ -159,13 +159,16 @@ bool api_check_messages(const struct json_ref *messages, struct err *err)
     return true;
 }
 
-bool api_template_fields(struct generate *out, const struct json_ref *root, struct err *err)
+bool api_template_fields(struct generate *out, const struct json_ref *root,
+                         const struct api_model *model, struct err *err)
 {
     struct json_ref at, key;
     out->add_generation_prompt = true;
+    if (!tool_arguments((cJSON *)(uintptr_t)out->messages, model->string_arguments, err))
+        return false;
     if (json_get(root, "tools", &at)) {
-        if (!json_is_array(&at))
-            return json_error(&at, err, "must be a list");
+        if (!api_check_tools(&at, err))
+            return false;
         if (json_count(&at) > 0)
             out->tools = at.node;
     }
@@ -199,30 +202,6 @@ bool api_template_fields(struct generate *out, const struct json_ref *root, stru
     return true;
 }
 
-static bool refuse_tools(const struct generate *out, const struct json_ref *root, struct err *err)
-{
-    struct json_ref at;
-    const char *choice = NULL;
-    if (json_get(root, "tool_choice", &at)) {
-        if (!json_is_string(&at))
-            return json_error(&at, err, "is not supported by this server; only \"none\" is");
-        if (!json_string(&at, &choice, err))
-            return false;
-        if (strcmp(choice, "none") != 0 && !(strcmp(choice, "auto") == 0 && out->tools == NULL))
-            return json_error(&at, err,
-                              "is not supported by this server; only \"none\" is, got \"%.40s\"",
-                              choice);
-    }
-    /* Tools are shown to the model, but nothing parses its calls yet: only with tool_choice none
-     * does the caller say that plain text is what it wants. */
-    if (out->tools != NULL && (choice == NULL || strcmp(choice, "none") != 0))
-        return err_set_field(
-            err, ERR_REQUEST, "tools",
-            "tools are not supported by this server unless tool_choice is \"none\": "
-            "calls are not parsed");
-    return true;
-}
-
 bool api_parse_chat(struct generate *out, struct cJSON *root_node, const struct api_model *model,
                     struct arena *arena, struct err *err)
 {
@@ -241,7 +220,7 @@ bool api_parse_chat(struct generate *out, struct cJSON *root_node, const struct 
         return false;
     out->messages = at.node;
     if (!api_fields_common(out, &root, model, arena, err) ||
-        !api_template_fields(out, &root, err) || !refuse_tools(out, &root, err))
+        !api_template_fields(out, &root, model, err) || !api_tool_fields(out, &root, model, err))
         return false;
     if (json_get(&root, "echo", &at)) {
         bool echo;

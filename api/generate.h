@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stddef.h>
+#include "api/tools.h"
 #include "host/base/arena.h"
 #include "host/base/err.h"
 #include "host/base/json.h"
@@ -40,6 +41,10 @@ struct api_model {
     int32_t max_tokens; /* default of chat; 0: up to the context */
     /* "" when there is one; else why text endpoints answer 400. */
     const char *no_tokenizer, *no_chat;
+    const struct tool_format *tool_format; /* NULL: calls are not parsed; no_tools says why */
+    const char *no_tools;
+    const struct reason_format *reasoning; /* NULL: not split */
+    bool string_arguments; /* the chat template wants arguments of calls as strings of JSON */
 };
 
 enum api_kind { API_CHAT, API_COMPLETION };
@@ -101,6 +106,9 @@ struct generate {
     /* chat: nodes of the tree, for chat_input */
     const struct cJSON *messages, *tools, *documents, *variables;
     bool add_generation_prompt, continue_final_message;
+    enum tool_choice tool_choice;
+    const char *tool_name;  /* TOOL_CHOICE_NAMED */
+    struct tool_setup tool; /* how its text is split; reasoning_open and id_seed are the server's */
     const char *cache_salt; /* NULL: none */
     int32_t priority;
     int32_t n_unknown; /* unknown fields ignored */
@@ -136,4 +144,8 @@ MUST_USE bool api_token_list(const struct json_ref *array, int32_t vocab, int32_
 MUST_USE bool api_check_messages(const struct json_ref *messages, struct err *err);
 /* tools, documents, chat_template_kwargs, add_generation_prompt, continue_final_message. */
 MUST_USE bool api_template_fields(struct generate *out, const struct json_ref *root,
-                                  struct err *err);
+                                  const struct api_model *model, struct err *err);
+/* tool_choice, parallel_tool_calls, parse_tool_calls, reasoning_format; out->tools is there. */
+MUST_USE bool api_tool_fields(struct generate *out, const struct json_ref *root,
+                              const struct api_model *model, struct err *err);
+MUST_USE bool api_check_tools(const struct json_ref *tools, struct err *err);

@@ -28,7 +28,7 @@ static bool parse_messages(struct generate *chat, const struct json_ref *root,
     if (model->no_chat[0] != 0)
         return err_set_field(err, ERR_REQUEST, "messages",
                              "this model has no usable chat template: %s", model->no_chat);
-    return api_template_fields(chat, root, err);
+    return api_template_fields(chat, root, model, err);
 }
 
 bool api_parse_tokenize(struct tokenize_request *out, struct cJSON *root_node,

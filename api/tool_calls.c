@@ -84,14 +84,8 @@ static void make_id(const struct tool_parser *p, char id[TOOL_ID_MAX])
 
 static bool name_is_fine(const struct tool_parser *p)
 {
-    static const char others[] = "_-.";
-    if (p->n_name == 0 || p->n_name > TOOL_NAME_MAX)
+    if (!tool_name_is_fine(p->name, p->n_name))
         return false;
-    for (size_t i = 0; i < p->n_name; i++) {
-        char c = p->name[i], low = (char)(c | 0x20);
-        if (!(low >= 'a' && low <= 'z') && !(c >= '0' && c <= '9') && strchr(others, c) == NULL)
-            return false;
-    }
     if (p->marked && !p->format->known)
         return true;
     const cJSON *tool;

@@ -2,45 +2,61 @@
 #include "api/tools.h"
 #include <string.h>
 
-/* First row whose signs are all in the template wins: rows with rarer signs stand first.
- * Sources: the models' own chat templates and cards. */
+/* Sources: the models' own chat templates and cards. */
 static const struct tool_format formats[] = {
     /* OpenAI's harmony: <|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>
      */
     { .name = "gpt_oss",
-      .signs = { "<|channel|>", "<|message|>" },
       .body = TOOL_CHANNELS,
       .opens = { "<|start|>", "<|channel|>" },
       .closes = { "<|call|>", "<|end|>", "<|return|>" },
-      .separators = { "<|message|>" } },
-    /* V3: "function<sep>f\n```json\n{}\n```"; V3.1: "f<sep>{}". */
+      .separators = { "<|message|>" },
+      /* <|call|> ends the turn: it is a token that ends the text. */
+      .begin = "<|channel|>commentary to=functions.%s <|constrain|>json<|message|>",
+      .end = "" },
+    /* V3: "function<sep>f\n```json\n{}\n```"; V3.1: "f<sep>{}". Either is read. */
     { .name = "deepseek",
-      .signs = { "<｜tool▁call▁begin｜>" },
       .body = TOOL_NAMED,
       .section_open = "<｜tool▁calls▁begin｜>",
       .section_close = "<｜tool▁calls▁end｜>",
       .opens = { "<｜tool▁call▁begin｜>" },
       .closes = { "<｜tool▁call▁end｜>" },
-      .separators = { "<｜tool▁sep｜>" } },
-    /* [TOOL_CALLS] [{"name":..}, ..]; since 2025 [TOOL_CALLS]f[CALL_ID]x[ARGS]{}. */
-    { .name = "mistral",
-      .signs = { "[TOOL_CALLS]" },
+      .separators = { "<｜tool▁sep｜>" },
+      .begin = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>%s\n```json\n",
+      .end = "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>" },
+    { .name = "deepseek_v31",
+      .body = TOOL_NAMED,
+      .section_open = "<｜tool▁calls▁begin｜>",
+      .section_close = "<｜tool▁calls▁end｜>",
+      .opens = { "<｜tool▁call▁begin｜>" },
+      .closes = { "<｜tool▁call▁end｜>" },
+      .separators = { "<｜tool▁sep｜>" },
+      .begin = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>%s<｜tool▁sep｜>",
+      .end = "<｜tool▁call▁end｜><｜tool▁calls▁end｜>" },
+    /* [TOOL_CALLS] [{"name":..}, ..]; since 2025 [TOOL_CALLS]f[CALL_ID]x[ARGS]{}. Either is read.
+     */
+    { .name = "mistral_args",
       .body = TOOL_NAMED,
       .opens = { "[TOOL_CALLS]" },
       .separators = { "[ARGS]", "[CALL_ID]" },
-      .argument_key = "arguments",
-      .list = true,
-      .short_ids = true },
+      .short_ids = true,
+      .begin = "[TOOL_CALLS]%s[ARGS]",
+      .end = "" },
+    { .name = "mistral",
+      .body = TOOL_NAMED,
+      .opens = { "[TOOL_CALLS]" },
+      .separators = { "[ARGS]", "[CALL_ID]" },
+      .short_ids = true,
+      .begin = "[TOOL_CALLS][{\"name\": \"%s\", \"arguments\": ",
+      .end = "}]" },
     { .name = "command_r",
-      .signs = { "<|START_ACTION|>" },
       .body = TOOL_JSON,
       .opens = { "<|START_ACTION|>" },
       .closes = { "<|END_ACTION|>" },
       .drops = { "<|START_RESPONSE|>", "<|END_RESPONSE|>" },
-      .argument_key = "parameters",
-      .list = true },
+      .begin = "<|START_ACTION|>[{\"tool_call_id\": \"0\", \"tool_name\": \"%s\", \"parameters\": ",
+      .end = "}]<|END_ACTION|>" },
     { .name = "qwen3_coder",
-      .signs = { "<function=", "<parameter=" },
       .body = TOOL_XML,
       .section_open = "<tool_call>",
       .section_close = "</tool_call>",
@@ -51,7 +67,6 @@ static const struct tool_format formats[] = {
       .key_close = ">",
       .value_close = "</parameter>" },
     { .name = "glm",
-      .signs = { "<arg_key>", "<arg_value>" },
       .body = TOOL_XML,
       .opens = { "<tool_call>" },
       .closes = { "</tool_call>" },
@@ -61,60 +76,61 @@ static const struct tool_format formats[] = {
       .value_open = "<arg_value>",
       .value_close = "</arg_value>" },
     { .name = "hermes",
-      .signs = { "<tool_call>" },
       .body = TOOL_JSON,
       .opens = { "<tool_call>" },
       .closes = { "</tool_call>" },
-      .argument_key = "arguments" },
+      .begin = "<tool_call>\n{\"name\": \"%s\", \"arguments\": ",
+      .end = "}\n</tool_call>" },
     /* Phi-4-mini: <|tool_call|>[..]<|/tool_call|>, and functools[..] as its card has it. */
     { .name = "phi4",
-      .signs = { "<|/tool_call|>" },
       .body = TOOL_JSON,
       .opens = { "<|tool_call|>", "functools" },
       .closes = { "<|/tool_call|>" },
-      .argument_key = "arguments",
-      .list = true },
-    { .name = "phi4",
-      .signs = { "functools" },
-      .body = TOOL_JSON,
-      .opens = { "<|tool_call|>", "functools" },
-      .closes = { "<|/tool_call|>" },
-      .argument_key = "arguments",
-      .list = true },
-    { .name = "phi4", /* Phi-4-mini's template shows how tools are declared only */
-      .signs = { "<|tool|>", "<|/tool|>" },
-      .body = TOOL_JSON,
-      .opens = { "<|tool_call|>", "functools" },
-      .closes = { "<|/tool_call|>" },
-      .argument_key = "arguments",
-      .list = true },
+      .begin = "<|tool_call|>[{\"name\": \"%s\", \"arguments\": ",
+      .end = "}]<|/tool_call|>" },
     { .name = "granite",
-      .signs = { "<|tool_call|>" },
       .body = TOOL_JSON,
       .opens = { "<|tool_call|>" },
       .drops = { "<response>", "</response>" },
-      .argument_key = "arguments",
-      .list = true },
+      .begin = "<|tool_call|>[{\"name\": \"%s\", \"arguments\": ",
+      .end = "}]" },
     { .name = "llama3_json",
-      .signs = { "<|python_tag|>" },
       .body = TOOL_JSON,
       .opens = { "<|python_tag|>" },
-      .argument_key = "parameters",
-      .bare = true },
-    { .name = "llama3_json", /* Llama 3.2 and its relatives */
-      .signs = { "<|start_header_id|>", "tools" },
-      .body = TOOL_JSON,
-      .opens = { "<|python_tag|>" },
-      .argument_key = "parameters",
-      .bare = true },
+      .bare = true,
+      .begin = "{\"name\": \"%s\", \"parameters\": ",
+      .end = "}" },
     { .name = "json",
-      .signs = { "tools" },
       .body = TOOL_JSON,
       .opens = { "```json" },
       .closes = { "```" },
-      .argument_key = "arguments",
       .bare = true,
-      .known = true },
+      .known = true,
+      .begin = "{\"name\": \"%s\", \"arguments\": ",
+      .end = "}" },
+};
+/* A chat template that has both texts writes this format. The first row that fits wins: those with
+ * rarer texts stand first. */
+static const struct {
+    const char *format, *signs[2];
+} signs[] = {
+    { "gpt_oss", { "<|channel|>", "<|message|>" } },
+    { "deepseek", { "<｜tool▁call▁begin｜>", "```json" } },
+    { "deepseek_v31", { "<｜tool▁call▁begin｜>" } },
+    { "mistral_args", { "[TOOL_CALLS]", "[ARGS]" } },
+    { "mistral", { "[TOOL_CALLS]" } },
+    { "command_r", { "<|START_ACTION|>" } },
+    { "qwen3_coder", { "<function=", "<parameter=" } },
+    { "glm", { "<arg_key>", "<arg_value>" } },
+    { "hermes", { "<tool_call>" } },
+    { "phi4", { "<|/tool_call|>" } },
+    { "phi4", { "functools" } },
+    { "phi4",
+      { "<|tool|>", "<|/tool|>" } }, /* Phi-4-mini's own shows how tools are declared only */
+    { "granite", { "<|tool_call|>" } },
+    { "llama3_json", { "<|python_tag|>" } },
+    { "llama3_json", { "<|start_header_id|>", "tools" } }, /* Llama 3.2 and its relatives */
+    { "json", { "tools" } },
 };
 static const struct reason_format reasons[] = {
     { "gpt_oss", NULL, NULL },
@@ -156,13 +172,10 @@ static bool has(const char *text, size_t length, const char *sign)
 
 const struct tool_format *tool_format_of(const char *chat_template, size_t length)
 {
-    for (int32_t i = 0; tool_format_at(i) != NULL; i++) {
-        bool all = true;
-        for (int32_t k = 0; k < TOOL_MARKS_MAX && formats[i].signs[k] != NULL; k++)
-            all = all && has(chat_template, length, formats[i].signs[k]);
-        if (all)
-            return &formats[i];
-    }
+    for (size_t i = 0; i < sizeof signs / sizeof signs[0]; i++)
+        if (has(chat_template, length, signs[i].signs[0]) &&
+            (signs[i].signs[1] == NULL || has(chat_template, length, signs[i].signs[1])))
+            return tool_format_find(signs[i].format);
     return NULL;
 }
 
@@ -215,4 +228,12 @@ bool tool_prompt_reasons(const struct reason_format *reasoning, const char *prom
         length--;
     size_t n = strlen(reasoning->open);
     return length >= n && memcmp(prompt + length - n, reasoning->open, n) == 0;
+}
+
+bool tool_text_reasons(const struct reason_format *reasoning, const char *text, size_t length)
+{
+    if (reasoning == NULL || reasoning->open == NULL)
+        return false;
+    const char *at = memmem(text, length, reasoning->open, strlen(reasoning->open));
+    return at != NULL && !has(at, length - (size_t)(at - text), reasoning->close);
 }

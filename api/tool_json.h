@@ -30,8 +30,8 @@ enum json_scan_result { JSON_SCAN_MORE, JSON_SCAN_DONE, JSON_SCAN_BAD };
 /* Zero-initialized: a value is wanted. DONE with the last byte of a container or string; numbers
  * end with the byte behind them, so a lone one is never DONE. Control bytes in strings pass. */
 enum json_scan_result json_scan_push(struct json_scan *scan, char byte);
-/* Is this whole text one JSON value? Blanks around it are fine, control bytes in strings are not.
- */
+/* Is this whole text one JSON value? Blanks around it are fine, bare control bytes in strings are
+ * not. */
 bool json_scan_whole(const char *text, size_t length);
 
 /* Takes escapes of a JSON string away, a byte at a time. */

@@ -35,8 +35,7 @@ enum { TOOL_MARKS_MAX = 3, TOOL_NAME_MAX = 64, TOOL_MARK_BYTES_MAX = 48, TOOL_ID
 
 /* How a family of models writes calls. NULL ends lists; NULL texts: there is no such mark. */
 struct tool_format {
-    const char *name;                  /* --tool-parser */
-    const char *signs[TOOL_MARKS_MAX]; /* a chat template with all of these writes it */
+    const char *name; /* --tool-parser */
     enum tool_body body;
     const char *section_open, *section_close; /* around all calls */
     const char *opens[TOOL_MARKS_MAX];        /* in front of a call (TOOL_JSON: or a list) */
@@ -44,11 +43,12 @@ struct tool_format {
     const char *drops[TOOL_MARKS_MAX];        /* framing in text that is not shown */
     const char *separators[TOOL_MARKS_MAX];   /* NAMED: between name and arguments */
     const char *name_end, *key_open, *key_close, *value_open, *value_close; /* XML */
-    const char *argument_key; /* the key that the model was taught: for the grammar */
-    bool list;                /* TOOL_JSON: what is behind the mark is a list */
-    bool bare;                /* a message that begins with { or [ may be a call */
-    bool known;               /* names must be those of the request's tools */
-    bool short_ids;           /* ids are 9 letters and digits (Mistral's templates want that) */
+    /* How one call is written when the grammar writes it: "%s" stands for the name. NULL: the
+     * arguments are no JSON, and calls cannot be forced. */
+    const char *begin, *end;
+    bool bare;      /* a message that begins with { or [ may be a call */
+    bool known;     /* names must be those of the request's tools */
+    bool short_ids; /* ids are 9 letters and digits (Mistral's templates want that) */
 };
 /* Blocks of reasoning. open NULL: the channels of gpt-oss. */
 struct reason_format {
@@ -81,6 +81,8 @@ bool tool_setup_marks(const struct tool_setup *setup, const char *text, size_t l
 /* The prompt ends inside a reasoning block: its last mark is the block's opening one, and nothing
  * but blanks follows. */
 bool tool_prompt_reasons(const struct reason_format *reasoning, const char *prompt, size_t length);
+/* The same of an answer that is to go on: a block was opened in it and not closed. */
+bool tool_text_reasons(const struct reason_format *reasoning, const char *text, size_t length);
 
 enum tool_said_kind {
     TOOL_SAID_CONTENT,
@@ -101,6 +103,32 @@ struct tool_said {
     int32_t n_events;
     const char *text;
 };
+
+/* ---- requests ---- */
+
+enum tool_choice { TOOL_CHOICE_NONE, TOOL_CHOICE_AUTO, TOOL_CHOICE_REQUIRED, TOOL_CHOICE_NAMED };
+/* [A-Za-z0-9_.-]{1,64} */
+bool tool_name_is_fine(const char *name, size_t length);
+/* What the grammar compiler gets for calls of this format (host/grammar, structural tags):
+ *   {"tags": [{"begin", "end", "schema"}], "at_least_one", "only_tags", "stop_after_first"}
+ * One tag a tool, its arguments by the schema of its parameters (none declared: no members). With
+ * TOOL_CHOICE_AUTO text is free but for what follows a tag's beginning; with _REQUIRED and _NAMED
+ * (`name`) a call must be written, and nothing else unless `text_first` (reasoning comes before).
+ * `parallel` false: one call. Marks are text here, though the tokens that they are may be special:
+ * the vocabulary must give those their texts (tool_setup_marks). ERR_REQUEST, field tool_choice,
+ * where the format cannot be forced. The result is the caller's, cJSON_Delete. */
+MUST_USE bool tool_grammar(struct cJSON **out, const struct tool_format *format,
+                           const struct cJSON *tools, enum tool_choice choice, const char *name,
+                           bool parallel, bool text_first, struct err *err);
+/* Arguments in tool_calls of messages are strings of JSON on the wire; templates want objects (as
+ * transformers documents), or the strings (`strings`). In the tree; a string that is no object
+ * stays what it is, and none at all becomes {}. */
+MUST_USE bool tool_arguments(struct cJSON *messages, bool strings, struct err *err);
+struct chat_template;
+/* Does this template write a call's arguments well only when they are a string? Found by trying. */
+bool tool_template_wants_strings(const struct chat_template *chat);
+
+/* ---- texts ---- */
 
 struct tool_parser;
 MUST_USE bool tool_parser_open(struct tool_parser **parser, const struct tool_setup *setup,

@@ -18,7 +18,7 @@ static const struct {
     { "CohereForAI-c4ai-command-r7b-12-2024-tool_use", "command_r", "command_r", NULL },
     { "GLM-4.6", "glm", "think", NULL },
     { "HuggingFaceTB-SmolLM3-3B", NULL, "think", "calls are not written" },
-    { "Mistral-Small-3.2-24B-Instruct-2506", "mistral", NULL, NULL },
+    { "Mistral-Small-3.2-24B-Instruct-2506", "mistral_args", NULL, NULL },
     { "NousResearch-Hermes-3-Llama-3.1-8B-tool_use", "hermes", NULL, NULL },
     { "Qwen-QwQ-32B", "hermes", "think", NULL },
     { "Qwen-Qwen2.5-7B-Instruct", "hermes", NULL, NULL },

@@ -416,8 +416,9 @@ static const struct {
     { "documents", CHAT, PLAIN_MODEL, "{\"documents\":[{\"text\":\"d\"}]," M "}",
       "documents=[{\"text\":\"d\"}]" },
     { "tools that may not be called", CHAT, PLAIN_MODEL,
-      "{\"tools\":[{\"type\":\"function\"}],\"tool_choice\":\"none\"," M "}",
-      "tools=[{\"type\":\"function\"}]" },
+      "{\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}],"
+      "\"tool_choice\":\"none\"," M "}",
+      "tools=[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]" },
     { "no tools, choice auto", CHAT, PLAIN_MODEL, "{\"tools\":[],\"tool_choice\":\"auto\"," M "}",
       "" },
     { "every role", CHAT, PLAIN_MODEL,
@@ -437,8 +438,8 @@ static const struct {
       "\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}},{\"function\":{\"name\":\"g\","
       "\"arguments\":{\"x\":1}}},{\"function\":{\"name\":\"h\"}}]}]}",
       "messages=[{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"c\","
-      "\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}},{\"function\":{\"name\":\"g\","
-      "\"arguments\":{\"x\":1}}},{\"function\":{\"name\":\"h\"}}]}]" },
+      "\"function\":{\"name\":\"f\",\"arguments\":{}}},{\"function\":{\"name\":\"g\","
+      "\"arguments\":{\"x\":1}}},{\"function\":{\"name\":\"h\",\"arguments\":{}}}]}]" },
     { "prompt null beside messages", CHAT, PLAIN_MODEL, "{\"prompt\":null," M "}", "" },
 
     /* completions */
@@ -586,7 +587,8 @@ static void test_detokenize_and_template(void **state)
     assert_int_equal(request.n_ids, 0);
     json_free(root);
     struct generate g;
-    root = parse_json("{" M ",\"tools\":[{\"a\":1}],\"continue_final_message\":true}");
+    root = parse_json("{" M ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":"
+                      "\"f\"}}],\"continue_final_message\":true}");
     assert_ok(api_parse_apply_template(&g, root, &PLAIN, &arena, &err), &err);
     assert_int_equal(g.kind, API_CHAT);
     assert_true(g.continue_final_message);
