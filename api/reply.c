@@ -297,6 +297,89 @@ void reply_progress_chunk(struct buf *out, const struct reply_head *head, int32_
                (long long)progress->processed, progress->time_ms);
 }
 
+/* ---- text that was split ----------------------------------------------------------------------
+ */
+
+/* All events of one kind (and call), joined, as `,"key":"..."`; nothing when there are none and
+ * `always` is not set. */
+static void put_said(struct buf *out, const struct tool_said *said, enum tool_said_kind kind,
+                     int32_t call, const char *key, bool always)
+{
+    struct buf text;
+    bool any = false;
+    buf_init(&text, SIZE_MAX);
+    for (int32_t i = 0; i < said->n_events; i++) {
+        const struct tool_event *event = &said->events[i];
+        if (event->kind != kind || event->call != call)
+            continue;
+        any = true;
+        buf_put(&text, said->text + event->at, event->length);
+    }
+    if (any || always) {
+        buf_printf(out, ",\"%s\":", key);
+        buf_put_json_string(out, buf_text(&text), text.length);
+    }
+    out->failed = out->failed || text.failed;
+    buf_clear(&text);
+}
+
+/* The calls of which something was said: whole ones in a message; in a delta (`streamed`) with
+ * their index, and with id and name where they begin. */
+static void put_calls(struct buf *out, const struct tool_said *said, bool streamed)
+{
+    int32_t last = -1;
+    for (int32_t i = 0; i < said->n_events; i++) {
+        const struct tool_event *event = &said->events[i];
+        bool begins = event->kind == TOOL_SAID_CALL;
+        if ((!begins && event->kind != TOOL_SAID_ARGUMENTS) || event->call == last)
+            continue;
+        buf_puts(out, last < 0 ? ",\"tool_calls\":[{" : ",{");
+        last = event->call;
+        if (streamed)
+            buf_printf(out, "\"index\":%d,", (int)event->call);
+        if (begins) {
+            buf_printf(out,
+                       "\"id\":\"%s\",\"type\":\"function\",\"function\":{\"name\":", event->id);
+            buf_put_json_string(out, said->text + event->at, event->length);
+            put_said(out, said, TOOL_SAID_ARGUMENTS, event->call, "arguments", true);
+        } else {
+            buf_puts(out, "\"function\":{\"arguments\":");
+            buf_put_json_string(out, said->text + event->at, event->length);
+        }
+        buf_puts(out, "}}");
+    }
+    if (last >= 0)
+        buf_putc(out, ']');
+}
+
+static void put_delta(struct buf *out, const struct tool_said *said)
+{
+    size_t from = out->length;
+    put_said(out, said, TOOL_SAID_REASONING, -1, "reasoning_content", false);
+    put_said(out, said, TOOL_SAID_CONTENT, -1, "content", false);
+    put_calls(out, said, true);
+    /* Each member began with a comma: the first takes the place of none. */
+    if (!out->failed && out->length > from) {
+        memmove(out->bytes + from, out->bytes + from + 1, out->length - from);
+        out->length--;
+    }
+}
+
+static void put_message(struct buf *out, const struct tool_said *said)
+{
+    bool content = false, calls = false;
+    for (int32_t i = 0; i < said->n_events; i++) {
+        content = content || said->events[i].kind == TOOL_SAID_CONTENT;
+        calls = calls || said->events[i].kind == TOOL_SAID_CALL;
+    }
+    if (content || !calls)
+        put_said(out, said, TOOL_SAID_CONTENT, -1, "content", true);
+    else
+        buf_puts(out, ",\"content\":null");
+    put_said(out, said, TOOL_SAID_REASONING, -1, "reasoning_content", false);
+    put_calls(out, said, false);
+}
+
 void reply_chunk(struct buf *out, const struct reply_head *head, const struct reply_piece *piece,
                  const struct reply_usage *usage, const struct reply_timings *timings)
 {
@@ -311,7 +394,9 @@ void reply_chunk(struct buf *out, const struct reply_head *head, const struct re
         if (piece->first)
             buf_puts(out, piece->length ? "\"role\":\"assistant\","
                                         : "\"role\":\"assistant\",\"content\":\"\"");
-        if (piece->length) {
+        if (piece->split) {
+            put_delta(out, &piece->said);
+        } else if (piece->length) {
             buf_puts(out, "\"content\":");
             buf_put_json_string(out, piece->text, piece->length);
         }
@@ -372,8 +457,13 @@ void reply_choice(struct buf *out, const struct reply_head *head, const struct r
 {
     bool chat = head->kind == API_CHAT;
     buf_printf(out, "%s{\"index\":%d,", is_first_choice ? "" : ",", (int)whole->index);
-    buf_puts(out, chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
-    buf_put_json_string(out, whole->text, whole->length);
+    if (chat && whole->split) {
+        buf_puts(out, "\"message\":{\"role\":\"assistant\"");
+        put_message(out, &whole->said);
+    } else {
+        buf_puts(out, chat ? "\"message\":{\"role\":\"assistant\",\"content\":" : "\"text\":");
+        buf_put_json_string(out, whole->text, whole->length);
+    }
     if (chat)
         buf_puts(out, ",\"refusal\":null}");
     put_logprobs(out, head, whole);

@@ -38,6 +38,8 @@ struct reply_token {
 /* What became certain for one choice. */
 struct reply_piece {
     int32_t index;
+    bool split;            /* chat whose text is split: said stands for text */
+    struct tool_said said; /* since the last piece, or all of it */
     const char *text;
     size_t length;
     const struct reply_token *tokens; /* [n_tokens]: for logprobs and token_ids */

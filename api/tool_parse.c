@@ -463,6 +463,14 @@ void tool_parser_taken(struct tool_parser *p)
     p->text.failed = failed;
 }
 
+bool tool_said_shows(struct tool_said said)
+{
+    for (int32_t i = 0; i < said.n_events; i++)
+        if (said.events[i].kind != TOOL_SAID_END)
+            return true;
+    return false;
+}
+
 int32_t tool_parser_calls(const struct tool_parser *p)
 {
     return p->n_calls;

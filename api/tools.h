@@ -140,6 +140,8 @@ void tool_parser_feed(struct tool_parser *parser, const char *bytes, size_t leng
 void tool_parser_end(struct tool_parser *parser);
 struct tool_said tool_parser_said(const struct tool_parser *parser);
 void tool_parser_taken(struct tool_parser *parser);
+/* Is there anything in it that a reply shows? */
+bool tool_said_shows(struct tool_said said);
 int32_t tool_parser_calls(const struct tool_parser *parser); /* begun so far */
 bool tool_parser_finished(const struct tool_parser *parser); /* one_call: it is complete */
 bool tool_parser_failed(const struct tool_parser *parser);   /* out of memory */

@@ -145,6 +145,55 @@ static bool start_http(struct service *s, const struct options *o, struct err *e
     return true;
 }
 
+static bool is_a_word(const char *parser)
+{
+    return strcmp(parser, "auto") == 0 || strcmp(parser, "none") == 0;
+}
+
+/* --tool-parser and --reasoning-parser name a format, auto or none. */
+static bool check_parsers(const struct options *o, struct err *err)
+{
+    struct buf names;
+    bool ok = true;
+    buf_init(&names, 1 << 12);
+    if (is_a_word(o->tool_parser) || tool_format_find(o->tool_parser) != NULL) {
+        for (int32_t i = 0; reason_format_at(i) != NULL; i++)
+            buf_printf(&names, ", %s", reason_format_at(i)->name);
+        ok = is_a_word(o->reasoning_parser) || reason_format_find(o->reasoning_parser) != NULL ||
+             err_set(err, ERR_REQUEST, "--reasoning-parser must be one of auto, none%s, got %s",
+                     buf_text(&names), o->reasoning_parser);
+    } else {
+        for (int32_t i = 0; tool_format_at(i) != NULL; i++)
+            buf_printf(&names, ", %s", tool_format_at(i)->name);
+        ok = err_set(err, ERR_REQUEST, "--tool-parser must be one of auto, none%s, got %s",
+                     buf_text(&names), o->tool_parser);
+    }
+    buf_clear(&names);
+    return ok;
+}
+
+/* How its text is split. */
+static void fill_parsers(struct api_model *api, const struct model *model, const struct options *o)
+{
+    if (model->chat == NULL)
+        return;
+    const char *source = model->chat_source;
+    size_t length = strlen(source);
+    api->tool_format = strcmp(o->tool_parser, "auto") == 0 ? tool_format_of(source, length)
+                                                           : tool_format_find(o->tool_parser);
+    api->reasoning = strcmp(o->reasoning_parser, "auto") == 0
+                         ? reason_format_of(source, length)
+                         : reason_format_find(o->reasoning_parser);
+    api->no_tools = strcmp(o->tool_parser, "none") == 0
+                        ? "--tool-parser is none"
+                        : "this model's chat template does not show tools";
+    api->string_arguments = tool_template_wants_strings(model->chat);
+    log_info("parsers", "tools=%s reasoning=%s arguments=%s",
+             api->tool_format != NULL ? api->tool_format->name : "none",
+             api->reasoning != NULL ? api->reasoning->name : "none",
+             api->string_arguments ? "strings" : "objects");
+}
+
 static void fill_api(struct service *s, const struct options *o)
 {
     const struct model *model = &s->loaded.model;
@@ -232,7 +281,7 @@ static bool start_model(struct service *s, const struct options *o, struct err *
     struct load_choice choice = load_choice_of(o, o->max_seqs);
     choice.tick = stop_while_loading;
     uint64_t from = clock_ns();
-    if (!load_model(&s->loaded, o, &choice, err) ||
+    if (!check_parsers(o, err) || !load_model(&s->loaded, o, &choice, err) ||
         !load_plan(&s->loaded, o, o->max_seqs, o->max_connections, err))
         return false;
     struct buf table;
@@ -244,6 +293,7 @@ static bool start_model(struct service *s, const struct options *o, struct err *
     if (!load_engine(&s->loaded, o, o->max_seqs, o->max_queue, &s->engine, err))
         return false;
     fill_api(s, o);
+    fill_parsers(&s->server.api, &s->loaded.model, o);
     fill_info(s, o);
     const struct model *model = &s->loaded.model;
     log_info("loaded", "model=%s parameters=%lld backend=\"%s\" ctx=%d ms=%.0f", s->server.api.id,

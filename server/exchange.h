@@ -36,6 +36,8 @@ struct choice {
     struct request *request;
     int32_t seq, index;
     struct detok detok;
+    struct tool_parser
+        *parser;            /* chat whose text is split: released text goes there, not to text */
     struct buf text;        /* collected: all released text; stream: released, not yet framed */
     struct buf held;        /* text that may be the beginning of a stop string */
     struct buf kept;        /* kept_token records not yet framed (stream) or all */

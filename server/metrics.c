@@ -268,7 +268,8 @@ static void write_http(struct writer *w, const struct metrics *m)
     gauge(w, "nibble:connections", "Open connections.", m->connections);
     gauge(w, "nibble:streams", "Streams being sent.", m->streams);
     counter(w, "nibble:unknown_fields_total", "Unknown request fields ignored.", m->unknown_fields);
-    counter(w, "vllm:tool_call_parser_invocations_total", "Replies read for tool calls.", 0);
+    counter(w, "vllm:tool_call_parser_invocations_total", "Replies read for tool calls.",
+            m->tool_parses);
 }
 
 /* ---- all of it --------------------------------------------------------------------------------

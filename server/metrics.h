@@ -37,6 +37,7 @@ enum metric_outcome {
 struct metrics {
     uint64_t requests[ROUTE_COUNT][OUTCOME_COUNT];
     uint64_t unknown_fields;
+    uint64_t tool_parses; /* choices whose text was read for tool calls */
     uint64_t success_stop, success_length, success_abort, success_error; /* sequences */
     int32_t connections, streams;
     struct histogram ttft, inter_token, per_token, e2e, queue, prefill, decode, inference;

@@ -81,7 +81,8 @@ struct options {
     const char *host;
     int32_t port;
     struct option_texts aliases;
-    const char *chat_template; /* NULL: the model's own */
+    const char *chat_template;                  /* NULL: the model's own */
+    const char *tool_parser, *reasoning_parser; /* a format's name, auto or none */
     const char *api_key_file;
     int64_t max_body;
     int32_t drain_ms, head_ms, body_ms, max_connections;

@@ -88,6 +88,8 @@ bool exchange_piece(const struct exchange *x, const struct choice *c, struct rep
     size_t n_top = g->sampling.n_top > 0 ? (size_t)g->sampling.n_top : 0;
     struct reply_token *tokens = NULL;
     *memory = NULL;
+    if (c->parser != NULL && tool_parser_failed(c->parser))
+        return false;
     if (n > 0) {
         size_t bytes = (size_t)n * (sizeof *tokens + n_top * sizeof(struct reply_top));
         *memory = tokens = malloc(bytes);
@@ -114,6 +116,7 @@ bool exchange_piece(const struct exchange *x, const struct choice *c, struct rep
         }
     }
     *piece = (struct reply_piece){ .index = c->index,
+                                   .split = c->parser != NULL,
                                    .text = buf_text(&c->text),
                                    .length = c->text.length,
                                    .tokens = tokens,
@@ -121,6 +124,8 @@ bool exchange_piece(const struct exchange *x, const struct choice *c, struct rep
                                    .finish_reason = c->finish_reason,
                                    .stop_reason_text = c->stop_text,
                                    .stop_reason_token = c->stop_token };
+    if (c->parser != NULL)
+        piece->said = tool_parser_said(c->parser);
     return true;
 }
 
@@ -133,11 +138,19 @@ void exchange_no_memory(struct exchange *x)
 /* ---- the collected reply ----------------------------------------------------------------------
  */
 
+static size_t text_bytes(const struct choice *c)
+{
+    struct tool_said said =
+        c->parser != NULL ? tool_parser_said(c->parser) : (struct tool_said){ 0 };
+    const struct tool_event *last = said.n_events > 0 ? &said.events[said.n_events - 1] : NULL;
+    return c->text.length + (last != NULL ? last->at + last->length : 0);
+}
+
 bool exchange_reply_is_large(const struct exchange *x)
 {
     size_t bytes = 0;
     for (int32_t i = 0; i < x->n_choices; i++)
-        bytes += x->choices[i].kept.length + x->choices[i].text.length;
+        bytes += x->choices[i].kept.length + text_bytes(&x->choices[i]);
     for (int32_t i = 0; i < x->job->n_requests && x->job->generate.prompt_logprobs >= 0; i++)
         bytes += (size_t)x->job->requests[i]->n_prompt * sizeof(struct reply_token);
     return bytes > 64 * 1024; /* about a millisecond of formatting */

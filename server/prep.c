@@ -5,6 +5,7 @@
 #include "api/info.h"
 #include "server/exchange.h"
 #include "server/server.h"
+#include <cjson/cJSON.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,9 +76,21 @@ static bool render_chat(const struct model *model, const struct generate *genera
     return false;
 }
 
+/* Does the prompt end inside a block of reasoning, which the answer then goes on with? */
+static bool reasons(const struct generate *generate, const struct chat_text *text)
+{
+    const struct reason_format *reasoning = generate->tool.reasoning;
+    if (!generate->continue_final_message)
+        return tool_prompt_reasons(reasoning, buf_text(&text->text), text->text.length);
+    const struct cJSON *last =
+        cJSON_GetArrayItem(generate->messages, cJSON_GetArraySize(generate->messages) - 1);
+    const char *content = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "content"));
+    return content != NULL && tool_text_reasons(reasoning, content, strlen(content));
+}
+
 /* The template writes BOS itself: nothing is added, special tokens of the template are parsed,
  * those in what a user wrote are not (the barriers). */
-static bool encode_chat(const struct model *model, const struct generate *generate, struct ids *ids,
+static bool encode_chat(const struct model *model, struct generate *generate, struct ids *ids,
                         struct err *err)
 {
     struct chat_text text = { 0 };
@@ -86,6 +99,8 @@ static bool encode_chat(const struct model *model, const struct generate *genera
         tokenizer_encode(model->tokenizer, buf_text(&text.text), text.text.length,
                          ENCODE_PARSE_SPECIAL | (generate->add_special ? ENCODE_ADD_SPECIAL : 0),
                          text.barriers, text.n_barriers, ids, err);
+    if (ok)
+        generate->tool.reasoning_open = reasons(generate, &text);
     chat_text_clear(&text);
     return ok;
 }
@@ -172,6 +187,7 @@ static bool make_requests(struct job *job, struct err *err)
     struct generate *g = &job->generate;
     if (g->random_seed)
         g->sampling.seed = rng_system();
+    g->tool.id_seed = rng_system();
     if (!prep_sampling(job, err))
         return false;
     int32_t n = g->kind == API_CHAT ? 1 : g->n_prompts;

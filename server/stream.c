@@ -80,8 +80,10 @@ bool exchange_begin(struct exchange *x, struct err *err)
     for (int32_t i = 0; i < n; i++) {
         struct choice *c = &x->choices[i];
         c->stop_matched = arena_take(&job->arena, (size_t)g->n_stops, sizeof *c->stop_matched);
-        if (c->stop_matched == NULL)
-            return err_set(err, ERR_MEMORY, "no memory for %d choices", n);
+        if (c->stop_matched == NULL) {
+            err_set(err, ERR_MEMORY, "no memory for %d choices", n);
+            goto fail;
+        }
         c->request = job->requests[i / g->n_seqs];
         c->seq = i % g->n_seqs;
         c->index = i;
@@ -93,6 +95,9 @@ bool exchange_begin(struct exchange *x, struct err *err)
         if (x->server->model->tokenizer != NULL) {
             detok_init(&c->detok, x->server->model->tokenizer, g->skip_special);
             c->detok.tight = g->tight_specials;
+            if (g->kind == API_CHAT && tool_setup_active(&g->tool) &&
+                !tool_parser_open(&c->parser, &g->tool, i, err))
+                goto fail;
             detok_go_on(&c->detok, c->request->prompt, (size_t)c->request->n_prompt);
         }
     }
@@ -100,11 +105,16 @@ bool exchange_begin(struct exchange *x, struct err *err)
         job->requests[i]->owner = x;
     x->n_choices = n;
     return true;
+fail:
+    for (int32_t i = 0; i < n; i++)
+        tool_parser_close(x->choices[i].parser);
+    return false;
 }
 
 void exchange_end(struct exchange *x)
 {
     for (int32_t i = 0; i < x->n_choices; i++) {
+        tool_parser_close(x->choices[i].parser);
         buf_clear(&x->choices[i].text);
         buf_clear(&x->choices[i].held);
         buf_clear(&x->choices[i].kept);
@@ -124,7 +134,10 @@ void exchange_cancel(struct exchange *x)
 
 static void release(struct choice *c, size_t n)
 {
-    buf_put(&c->text, c->held.bytes, n);
+    if (c->parser != NULL)
+        tool_parser_feed(c->parser, buf_text(&c->held), n);
+    else
+        buf_put(&c->text, c->held.bytes, n);
     buf_shift(&c->held, n);
 }
 
@@ -263,6 +276,13 @@ static void finish_choice(struct exchange *x, struct choice *c, const char *reas
     struct metrics *m = &x->server->metrics;
     c->done = true;
     c->finish_reason = reason;
+    if (c->parser != NULL) {
+        tool_parser_end(c->parser);
+        m->tool_parses += x->job->generate.tool.calls;
+        /* Of itself: a stop string may have cut the call short. */
+        if (strcmp(reason, "stop") == 0 && c->stop_text == NULL && tool_parser_calls(c->parser) > 0)
+            c->finish_reason = "tool_calls";
+    }
     x->n_done++;
     x->n_running--;
     observe_sequence(x, c);
@@ -290,17 +310,29 @@ static void count_token(struct exchange *x, struct choice *c, uint64_t time_ns)
     c->last_token_ns = time_ns;
 }
 
-/* Text of one token into the choice. True: a stop string ended it. */
+/* Marks of calls and reasoning reach the parser though special tokens give no text. */
+static bool shows(const struct exchange *x, const struct choice *c, int32_t id)
+{
+    const struct generate *g = &x->job->generate;
+    size_t length;
+    if (c->parser == NULL || !g->skip_special)
+        return !g->skip_special;
+    const char *bytes = tokenizer_bytes(x->server->model->tokenizer, id, &length);
+    return bytes != NULL && tool_setup_marks(&g->tool, bytes, length);
+}
+
+/* Text of one token into the choice. True: a stop string ended it, or the one call it may have. */
 static bool add_text(struct exchange *x, struct choice *c, int32_t id)
 {
     if (x->server->model->tokenizer == NULL)
         return false;
     size_t from = c->held.length;
+    c->detok.skip_special = !shows(x, c, id);
     detok_push(&c->detok, id, &c->held);
     size_t n = c->held.length - from;
     c->n_characters += (int32_t)reply_characters(buf_text(&c->held) + from, n);
     c->has_line_feed = c->has_line_feed || (n > 0 && memchr(c->held.bytes + from, '\n', n));
-    return match_stops(x, c, from);
+    return match_stops(x, c, from) || (c->parser != NULL && tool_parser_finished(c->parser));
 }
 
 /* The choice ends here, whatever the engine is about to draw. */
@@ -420,6 +452,11 @@ static void send_progress(struct exchange *x, struct choice *c)
     c->n_progress = n;
 }
 
+static bool has_text(const struct choice *c)
+{
+    return c->parser != NULL ? tool_said_shows(tool_parser_said(c->parser)) : c->text.length > 0;
+}
+
 /* Frame what the choice has released as one event, if there is anything to say. */
 static void send_piece(struct exchange *x, struct choice *c)
 {
@@ -436,7 +473,7 @@ static void send_piece(struct exchange *x, struct choice *c)
     /* Tokens without text (half a character, half a stop string) wait for the text. Without a
      * tokenizer there is none to wait for: the ids are the reply. */
     bool ids_only = x->server->model->tokenizer == NULL && c->kept.length > 0;
-    if (c->text.length == 0 && !ended && !ids_only)
+    if (!has_text(c) && !ended && !ids_only)
         return;
     void *memory;
     struct reply_piece piece;
@@ -451,7 +488,7 @@ static void send_piece(struct exchange *x, struct choice *c)
     piece.prompt_ids = prompt_ids;
     piece.n_prompt_ids = c->request->n_prompt;
     c->prompt_sent = true;
-    if (chat && ended && c->text.length > 0) {
+    if (chat && ended && has_text(c)) {
         /* The last text and the finish are two events: an empty delta carries the reason. */
         piece.finish_reason = NULL;
         reply_chunk(&x->out, &head, &piece, running, each);
@@ -466,6 +503,8 @@ static void send_piece(struct exchange *x, struct choice *c)
     free(memory);
     buf_reset(&c->text);
     buf_reset(&c->kept);
+    if (c->parser != NULL)
+        tool_parser_taken(c->parser);
 }
 
 static void end_stream(struct exchange *x)
