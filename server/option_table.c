@@ -124,12 +124,10 @@ const struct option OPTIONS[] = {
     { "chat-template", 0, OPTION_TEXT, SERVE | COMPLETE, AT(chat_template), "FILE", NULL,
       "a chat template (Jinja) instead of the model's own", 0, 0, NULL, false },
     { "tool-parser", 0, OPTION_TEXT, SERVE, AT(tool_parser), "NAME", "auto",
-      "how the model writes tool calls: auto (by its chat template), none, or hermes, mistral, "
-      "llama3_json, deepseek, ...",
+      "form of the model's tool calls: auto (by template), none, hermes, ...",
       0, 0, NULL, false },
     { "reasoning-parser", 0, OPTION_TEXT, SERVE, AT(reasoning_parser), "NAME", "auto",
-      "what becomes reasoning_content: auto (by the chat template), none, or think, mistral, "
-      "command_r, gpt_oss",
+      "what becomes reasoning_content: auto (by template), none, think, ...",
       0, 0, NULL, false },
     { "api-key-file", 0, OPTION_TEXT, SERVE | BENCH, AT(api_key_file), "FILE", NULL,
       "one key a line, # comments; needed by all, or (bench) the first sent",

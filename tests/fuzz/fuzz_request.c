@@ -111,7 +111,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
                                .typical_p = 1,
                                .repetition_penalty = 1,
                                .no_tokenizer = "",
-                               .no_chat = "" };
+                               .no_chat = "",
+                               .tool_format = tool_format_find("hermes"),
+                               .reasoning = reason_format_find("think") };
     struct cJSON *root;
     struct err err = { 0 };
     struct arena arena;
