@@ -24,13 +24,7 @@ static const struct {
     { "suffix", NEUTRAL_EMPTY },
     { "functions", NEUTRAL_EMPTY },
     { "function_call", NEUTRAL_NONE },
-    { "structured_outputs", NEUTRAL_NONE },
-    { "guided_json", NEUTRAL_NONE },
-    { "guided_regex", NEUTRAL_NONE },
-    { "guided_choice", NEUTRAL_NONE },
-    { "guided_grammar", NEUTRAL_NONE },
-    { "grammar", NEUTRAL_EMPTY },
-    { "json_schema", NEUTRAL_NONE },
+    { "guided_whitespace_pattern", NEUTRAL_NONE },
     { "use_beam_search", NEUTRAL_FALSE },
     { "length_penalty", NEUTRAL_ONE },
     { "lora", NEUTRAL_EMPTY },
@@ -94,6 +88,14 @@ static const char *const known[] = {
     "store",
     "service_tier",
     "response_format",
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_decoding_backend",
+    "grammar",
+    "json_schema",
     "request_id",
     "reasoning_effort",
     "cache_prompt",
@@ -161,19 +163,6 @@ static bool refuse_known(const struct json_ref *root, struct err *err)
         if (!is_neutral(at.node, not_honoured[i].neutral))
             return err_set_field(err, ERR_REQUEST, not_honoured[i].name,
                                  "%s is not supported by this server", not_honoured[i].name);
-    }
-    if (json_get(root, "response_format", &at)) {
-        const char *type = NULL;
-        if (!json_is_object(&at))
-            return json_error(&at, err, "must be an object");
-        if (!json_opt_string(&at, "type", &type, err))
-            return false;
-        if (type == NULL || strcmp(type, "text") != 0)
-            return err_set_field(
-                err, ERR_REQUEST, "response_format",
-                "response_format of type \"%.40s\" is not supported by this server; "
-                "only \"text\" is",
-                type ? type : "null");
     }
     if (json_get(root, "chat_template", &at))
         return err_set_field(err, ERR_REQUEST, "chat_template",

@@ -127,6 +127,7 @@ bool api_fields_output(struct generate *out, const struct json_ref *root,
     int64_t predict_ms = 0;
     out->skip_special = true;
     if (!parse_stream(out, root, err) || !parse_stop(out, root, model, arena, err) ||
+        !structured_parse(&out->structured, root, arena, err) ||
         !parse_response_fields(out, root, arena, err) || !parse_prompt_logprobs(out, root, err) ||
         !parse_request_id(out, root, err) ||
         !json_opt_bool(root, "ignore_eos", &out->ignore_eos, err) ||
@@ -139,6 +140,9 @@ bool api_fields_output(struct generate *out, const struct json_ref *root,
         !json_opt_bool(root, "return_progress", &out->return_progress, err) ||
         !json_opt_int(root, "t_max_predict_ms", -1, INT32_MAX, &predict_ms, err))
         return false;
+    if (out->structured.kind != STRUCTURED_NONE && model->no_tokenizer[0] != 0)
+        return err_set_field(err, ERR_REQUEST, out->structured.field, "%s needs a tokenizer: %s",
+                             out->structured.field, model->no_tokenizer);
     out->tight_specials = !spaces && !out->skip_special;
     out->predict_ms_max = predict_ms > 0 ? (int32_t)predict_ms : 0;
     return true;

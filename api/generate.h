@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stddef.h>
+#include "api/structured.h"
 #include "api/tools.h"
 #include "host/base/arena.h"
 #include "host/base/err.h"
@@ -101,7 +102,8 @@ struct generate {
     const char *request_id; /* NULL: none */
     int32_t *stop_tokens;
     int32_t n_stop_tokens;
-    struct api_prompt *prompts; /* completion: [n_prompts] >= 1 */
+    struct structured structured; /* the form of the answer */
+    struct api_prompt *prompts;   /* completion: [n_prompts] >= 1 */
     int32_t n_prompts;
     /* chat: nodes of the tree, for chat_input */
     const struct cJSON *messages, *tools, *documents, *variables;

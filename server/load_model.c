@@ -11,6 +11,7 @@
 #include "host/base/clock.h"
 #include "host/base/file.h"
 #include "host/base/log.h"
+#include "host/grammar/grammar.h"
 #include "server/demo_model.h"
 #include "server/open_backend.h"
 #include "server/sigbus.h"
@@ -226,6 +227,7 @@ fail:
 
 void load_close(struct loaded *loaded)
 {
+    grammar_vocab_close(loaded->grammar_vocab);
     if (loaded->has_model)
         model_close(&loaded->model);
     if (loaded->be != NULL)
@@ -282,6 +284,27 @@ bool load_plan(struct loaded *loaded, const struct options *options, int32_t max
     return memory_plan_make(plan, &model->kv_shape, model->rows_max, err);
 }
 
+/* The texts of tokens, for grammars. */
+static bool open_vocab(struct loaded *loaded, struct err *err)
+{
+    /* 128k tokens: a thousand masks. Taken from the system as it fills. */
+    enum { CACHE_BYTES = 32 << 20 };
+    const struct model *model = &loaded->model;
+    const struct tokenizer *tokenizer = model->tokenizer;
+    if (tokenizer == NULL)
+        return true;
+    struct grammar_text *texts = calloc((size_t)model->vocab, sizeof *texts);
+    if (texts == NULL)
+        return err_set(err, ERR_MEMORY, "no memory for the texts of %d tokens", model->vocab);
+    for (int32_t id = 0; id < model->vocab && id < tokenizer_size(tokenizer); id++)
+        if (!tokenizer_is_special(tokenizer, id))
+            texts[id].bytes = tokenizer_bytes(tokenizer, id, &texts[id].length);
+    const bool ok = grammar_vocab_open(&loaded->grammar_vocab, texts, model->vocab, model->eos,
+                                       model->n_eos, CACHE_BYTES, err);
+    free(texts);
+    return ok;
+}
+
 bool load_engine(struct loaded *loaded, const struct options *options, int32_t max_seqs,
                  int32_t max_queue, struct engine **engine, struct err *err)
 {
@@ -291,6 +314,8 @@ bool load_engine(struct loaded *loaded, const struct options *options, int32_t m
         n_pages[g] = loaded->plan.groups[g].n_pages;
     loaded->kv = model->kv_shape;
     if (!kv_cache_reserve(&loaded->kv, loaded->be, n_pages, err))
+        return false;
+    if (!open_vocab(loaded, err))
         return false;
     loaded->device = (struct engine_model_device){ .model = model, .kv = &loaded->kv };
     loaded->engine_device = engine_device_of_model(&loaded->device);
@@ -306,6 +331,7 @@ bool load_engine(struct loaded *loaded, const struct options *options, int32_t m
         .overlap = options->overlap == OVERLAP_ON,
         .eos = model->eos,
         .n_eos = model->n_eos,
+        .grammar_vocab = loaded->grammar_vocab,
     };
     return engine_open(engine, &loaded->engine_device, &engine_options, err);
 }

@@ -32,6 +32,7 @@ struct loaded {
     struct memory_plan plan;
     struct engine_model_device device;
     struct engine_device engine_device;
+    struct grammar_vocab *grammar_vocab; /* NULL: no tokenizer */
 };
 
 /* The files of MODEL alone: no backend, no weights. `*dummy` is the config of `dummy:NAME` (then

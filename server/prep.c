@@ -3,6 +3,7 @@
  * A long prompt costs milliseconds of JSON, template and tokenizer; here it stalls nobody. */
 #include "server/prep.h"
 #include "api/info.h"
+#include "host/grammar/grammar.h"
 #include "server/exchange.h"
 #include "server/server.h"
 #include <cjson/cJSON.h>
@@ -43,6 +44,7 @@ void job_close(struct job *job)
         return;
     for (int32_t i = 0; i < job->n_requests; i++)
         request_close(job->requests[i]);
+    grammar_close(job->grammar);
     json_free(job->root);
     arena_clear(&job->arena);
     buf_clear(&job->body);
@@ -164,6 +166,7 @@ static bool make_request(struct job *job, struct ids *ids, struct err *err)
     request->max_tokens = g->max_tokens < 0 || g->max_tokens > room ? room : g->max_tokens;
     request->min_tokens = g->min_tokens < request->max_tokens ? g->min_tokens : request->max_tokens;
     request->ignore_eos = g->ignore_eos;
+    request->grammar = job->grammar;
     request->sampling = g->sampling;
     request->priority = job->has_priority ? job->priority : g->priority;
     request->salt = auth_salt(job->salt, g->cache_salt) ^ (g->cache_prompt ? 0 : rng_system());
@@ -189,6 +192,9 @@ static bool make_requests(struct job *job, struct err *err)
         g->sampling.seed = rng_system();
     g->tool.id_seed = rng_system();
     if (!prep_sampling(job, err))
+        return false;
+    if (g->structured.kind != STRUCTURED_NONE &&
+        !structured_compile(&g->structured, &job->grammar, err))
         return false;
     int32_t n = g->kind == API_CHAT ? 1 : g->n_prompts;
     job->requests = arena_take(&job->arena, (size_t)n, sizeof(struct request *));

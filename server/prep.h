@@ -41,6 +41,7 @@ struct job {
     struct arena arena;
     struct cJSON *root; /* texts of `generate` point into it */
     struct generate generate;
+    struct grammar *grammar; /* of its requests, owned; NULL: none */
     struct request *
         *requests; /* [n_requests], one a prompt, in the arena; each owned until submitted */
     int32_t n_requests;

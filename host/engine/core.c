@@ -181,7 +181,7 @@ static void end_with_text(struct core *core, struct seq *seq, enum finish finish
 {
     struct request *request = seq->run->request;
     if (text && request->error_text[0] == '\0')
-        snprintf(request->error_text, sizeof request->error_text, "%s", text);
+        snprintf(request->error_text, sizeof request->error_text, "%.255s", text);
     end_seq(core, seq, finish, NULL, now_ns);
 }
 

@@ -271,16 +271,16 @@ static struct decimal decimal_above(double value, bool without)
         int64_t magnitude = n < 0 ? -n : n, rest = magnitude % (int64_t)unit;
         d.negative = n < 0;
         d.whole = magnitude / (int64_t)unit;
-        for (uint32_t i = places; i > 0; i--, rest /= 10)
-            d.fraction[i - 1] = (char)('0' + rest % 10);
+        for (int32_t i = (int32_t)places - 1; i >= 0; i--, rest /= 10)
+            d.fraction[i] = (char)('0' + rest % 10);
         snprintf(text, sizeof text, "%s%lld.%s", d.negative ? "-" : "", (long long)d.whole,
                  d.fraction);
         double read = strtod(text, NULL);
         if (without ? read > value : read >= value)
             break;
     }
-    for (uint32_t i = places; i > 0 && d.fraction[i - 1] == '0'; i--)
-        d.fraction[i - 1] = 0;
+    for (int32_t i = (int32_t)places - 1; i >= 0 && d.fraction[i] == '0'; i--)
+        d.fraction[i] = 0;
     return d;
 }
 

@@ -109,6 +109,9 @@ static void make_changes(struct random_numbers &random, int vocab, struct reques
     if (random.below(4) == 0)
         for (int n = random.below(vocab); n > 0; n--)
             q.banned.push_back(random.below(vocab));
+    if (random.below(2) == 0) /* biased and banned, by different threads */
+        for (size_t i = q.biases.size(); i-- > 0;)
+            q.banned.push_back(q.biases[i].token);
     if (random.below(4) == 0) {
         q.mask.assign((size_t)(vocab + 31) / 32, 0);
         const int one_in = 1 << random.below(6);
