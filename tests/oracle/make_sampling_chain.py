@@ -307,7 +307,7 @@ def main():
     for kind in kinds:
         wanted = 60 if kind == "mix" else 30 if kind in ("dry", "mirostat") else 12
         while wanted:
-            vocab = rng.choice([12, 40, 40, 200]) if kind in ("mirostat", "mix") else rng.choice([12, 40])
+            vocab = rng.choice([12, 40, 40, 120]) if kind in ("mirostat", "mix") else rng.choice([12, 40])
             spread = rng.uniform(0.5, 4)
             case = {"id": number, "kind": kind, "params": pick(rng, kind, vocab),
                     "logits": [single(round(rng.gauss(0, spread), 3)) for _ in range(vocab)]}
@@ -319,7 +319,8 @@ def main():
             except (Close, ValueError, ZeroDivisionError):
                 continue
             case["support"] = [i for i, p in enumerate(probs) if p > 0]
-            case["probs"] = [probs[i] for i in case["support"]]
+            case["probs"] = [float(f"{probs[i]:.9g}") for i in case["support"]]
+            case["logits"] = [round(x, 3) for x in case["logits"]]  # the same floats, shorter
             print(json.dumps(case, separators=(",", ":")))
             number += 1
             wanted -= 1
