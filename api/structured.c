@@ -297,7 +297,7 @@ bool structured_compile(const struct structured *s, struct grammar **grammar, st
     }
     if (ok)
         return true;
-    err_prefix(err, "%s: ", s->field);
+    err_prefix(err, "%s", s->field);
     snprintf(err->field, sizeof err->field, "%s", s->field);
     return false;
 }
