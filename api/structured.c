@@ -124,7 +124,15 @@ static bool parse_response_format(struct parse *p, const struct json_ref *root)
 }
 
 /* The members of structured_outputs, and the same by their older names at the top. */
-enum member { MEMBER_JSON, MEMBER_REGEX, MEMBER_CHOICE, MEMBER_GBNF, MEMBER_OBJECT, MEMBER_TAGS };
+enum member {
+    MEMBER_JSON,
+    MEMBER_REGEX,
+    MEMBER_CHOICE,
+    MEMBER_GBNF,
+    MEMBER_OBJECT,
+    MEMBER_TAGS,
+    MEMBER_COMPACT /* no form, but how one is written */
+};
 static bool take_member(struct parse *p, enum member member, const struct json_ref *at)
 {
     bool wanted = false;
@@ -141,6 +149,8 @@ static bool take_member(struct parse *p, enum member member, const struct json_r
         return json_bool(at, &wanted, p->err) && (!wanted || take(p, STRUCTURED_OBJECT, at));
     case MEMBER_TAGS:
         return take_tags(p, at);
+    case MEMBER_COMPACT:
+        return json_bool(at, &p->out->compact, p->err);
     }
     return false;
 }
@@ -156,7 +166,7 @@ static bool parse_structured_outputs(struct parse *p, const struct json_ref *roo
                     { "grammar", MEMBER_GBNF },
                     { "json_object", MEMBER_OBJECT },
                     { "structural_tag", MEMBER_TAGS },
-                    { "disable_any_whitespace", MEMBER_JSON } };
+                    { "disable_any_whitespace", MEMBER_COMPACT } };
     enum { MEMBERS = sizeof members / sizeof *members };
     struct json_ref outputs, at;
     if (!json_get(root, "structured_outputs", &outputs))
@@ -174,12 +184,8 @@ static bool parse_structured_outputs(struct parse *p, const struct json_ref *roo
                               "is not supported by this server; json, regex, choice, "
                               "grammar, json_object, structural_tag and "
                               "disable_any_whitespace are");
-        if (i == MEMBERS - 1) {
-            if (!json_bool(&at, &p->out->compact, p->err))
-                return false;
-        } else if (!take_member(p, members[i].member, &at)) {
+        if (!take_member(p, members[i].member, &at))
             return false;
-        }
     }
     return p->out->kind != STRUCTURED_NONE ||
            json_error(&outputs, p->err,

@@ -3,7 +3,7 @@
  * Whoever drives it: add requests; then over and over sweep, plan, run the step's batch on a
  * device (filling masks meanwhile), commit. With two steps the next may be planned before the last
  * is committed: engine.c. Every sequence gets exactly one EVENT_DONE, and room for it is kept in
- * its outbox. One thread; allocates in open, never later. */
+ * its outbox. One thread; allocates in open, and in core_add the places in grammars. */
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>

@@ -73,8 +73,9 @@ struct request {
         sampling; /* what it points to is borrowed until the request has returned */
     const struct grammar *grammar; /* what the output may be, or NULL; borrowed until the request
                                       has returned. A sequence ends by STOP where its text is
-                                      whole, by LENGTH or CANCELLED anywhere, by ERROR where no
-                                      token is left that all its fields allow */
+                                      whole or at one of stop_tokens, by LENGTH or CANCELLED
+                                      anywhere, by ERROR where no token is left that all its
+                                      fields allow */
     struct prompt_logprobs *prompt_logprobs; /* owned, or NULL; such a request looks up no prefix */
     uint64_t salt;                           /* tenant: pages are only shared under an equal salt */
     int32_t priority;                        /* lower goes first; 0 default */

@@ -457,7 +457,8 @@ static bool mask_with_cache(struct walk *w, const struct places *places)
     if (made == MADE_FULL)
         return false;
     if (!keep_mask(w, &v->sets[set].mask)) {
-        v->sets[set].mask.n = MASK_NONE; /* good for now; the next operation forgets */
+        v->sets[set].mask.n =
+            MASK_NONE; /* of use to this caller, not kept: there is no room before forgetting */
         vocab_forget(v);
     }
     return true;
